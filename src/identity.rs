@@ -1,0 +1,38 @@
+//! Who is talking: a client's certificate chain to an [`Identity`], or the rule that it breaks.
+//!
+//! Pure: bytes and the time come in as arguments. Nothing here trusts a name the client says; only what a
+//! certificate of a configured root says counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A verified sender: what the certificate says, never what a message claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The trust domain, such as `todo.example`.
+    pub trust_domain: Arc<str>,
+    /// Who it is within the trust domain.
+    pub role: Role,
+    /// The leaf's serial number, in lower-case hexadecimal.
+    pub serial: Box<str>,
+    /// The earliest expiry in the chain, in seconds since 1970.
+    pub expires_unix_s: i64,
+}
+
+/// What an identity is within its trust domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `spiffe://<trust-domain>/<service>`.
+    Service(Arc<str>),
+    /// `spiffe://<trust-domain>/operator/<name>`.
+    Operator(Arc<str>),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => f.write_str(name),
+            Self::Operator(name) => write!(f, "operator/{name}"),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! ExoCom: a secure, authenticated message broker that speaks the NATS client protocol over mutual TLS.
+//!
+//! The rooms, from the floor that talks to people down to the floor that knows only bytes. A room imports
+//! only from rooms below it; `tests/tidy.rs` enforces that, and that the pure rooms do no IO.
+
+pub mod identity;
+pub mod limits;
+pub mod policy;
+pub mod wire;

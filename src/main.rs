@@ -1,0 +1,3 @@
+//! The `exocom` binary.
+
+fn main() {}
