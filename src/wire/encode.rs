@@ -1,0 +1,347 @@
+//! Operations to bytes: what ExoCom says to a client. Every function appends to the caller's buffer.
+
+use serde::Serialize;
+
+/// What the server says of itself before anything else. The field names are the protocol's.
+#[derive(Debug, Clone, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the NATS client protocol's INFO fields, documented by NATS"
+)]
+pub struct Info<'a> {
+    pub server_id: &'a str,
+    pub server_name: &'a str,
+    pub version: &'a str,
+    pub proto: u8,
+    pub host: &'a str,
+    pub port: u16,
+    pub headers: bool,
+    pub max_payload: usize,
+    pub tls_required: bool,
+    pub tls_verify: bool,
+    pub client_id: u64,
+    pub client_ip: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ldm: bool,
+}
+
+/// `INFO {…}`.
+pub fn info(out: &mut Vec<u8>, info: &Info<'_>) {
+    out.extend_from_slice(b"INFO ");
+    serde_json::to_writer(&mut *out, info).expect("plain fields serialize, and a Vec takes every byte");
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `+OK`, which verbose clients want after each operation.
+pub fn ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK\r\n");
+}
+
+/// `PING`, to see whether the client is still there.
+pub fn ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PING\r\n");
+}
+
+/// `PONG`, the answer to a client's `PING`.
+pub fn pong(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"PONG\r\n");
+}
+
+/// The only error texts that ExoCom sends: clients parse them, and some close for ever on one they do not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrText<'a> {
+    /// `Permissions Violation for Publish to "…"`; the connection goes on.
+    PublishDenied(&'a [u8]),
+    /// `Permissions Violation for Subscription to "…" [using queue "…"]`; the connection goes on.
+    SubscriptionDenied(&'a [u8], Option<&'a [u8]>),
+    /// The first operation was not a usable `CONNECT`.
+    AuthorizationViolation,
+    /// The connection ends; clients reconnect.
+    StaleConnection,
+    /// More bytes than announced.
+    MaximumPayloadViolation,
+    /// Not the protocol.
+    UnknownProtocolOperation,
+}
+
+/// `-ERR '…'`.
+pub fn err(out: &mut Vec<u8>, text: ErrText<'_>) {
+    out.extend_from_slice(b"-ERR '");
+    match text {
+        ErrText::PublishDenied(subject) => {
+            out.extend_from_slice(b"Permissions Violation for Publish to \"");
+            out.extend_from_slice(subject);
+            out.push(b'"');
+        }
+        ErrText::SubscriptionDenied(subject, queue) => {
+            out.extend_from_slice(b"Permissions Violation for Subscription to \"");
+            out.extend_from_slice(subject);
+            out.push(b'"');
+            if let Some(queue) = queue {
+                out.extend_from_slice(b" using queue \"");
+                out.extend_from_slice(queue);
+                out.push(b'"');
+            }
+        }
+        ErrText::AuthorizationViolation => out.extend_from_slice(b"Authorization Violation"),
+        ErrText::StaleConnection => out.extend_from_slice(b"Stale Connection"),
+        ErrText::MaximumPayloadViolation => out.extend_from_slice(b"Maximum Payload Violation"),
+        ErrText::UnknownProtocolOperation => out.extend_from_slice(b"Unknown Protocol Operation"),
+    }
+    out.extend_from_slice(b"'\r\n");
+}
+
+/// What a message carries, ready to be written for any number of receivers.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    /// [`stamp`]: the version line and ExoCom's own headers.
+    pub stamp: &'a [u8],
+    /// The client's header lines that may pass, each ending in CR LF.
+    pub headers: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// The first lines of every delivered header block: the version, and who sent it.
+pub fn stamp(sender: &str) -> Box<[u8]> {
+    ["NATS/1.0\r\nExo-Sender: ", sender, "\r\n"]
+        .concat()
+        .into_bytes()
+        .into()
+}
+
+/// `HMSG subject sid [reply] header-bytes total-bytes`, the headers and the payload; `MSG` without headers for
+/// a client that takes none. Says how many bytes it wrote.
+pub fn message(
+    out: &mut Vec<u8>,
+    takes_headers: bool,
+    subject: &[u8],
+    sid: &[u8],
+    reply: Option<ReplyToken>,
+    content: &Content<'_>,
+) -> usize {
+    let before = out.len();
+    let header_bytes = content.stamp.len() + content.headers.len() + 2;
+    out.reserve(subject.len() + sid.len() + header_bytes + content.payload.len() + 80);
+    out.extend_from_slice(if takes_headers { b"HMSG " } else { b"MSG " });
+    out.extend_from_slice(subject);
+    out.push(b' ');
+    out.extend_from_slice(sid);
+    out.push(b' ');
+    if let Some(token) = reply {
+        token.write(out);
+        out.push(b' ');
+    }
+    if takes_headers {
+        number(out, header_bytes);
+        out.push(b' ');
+        number(out, header_bytes + content.payload.len());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(content.stamp);
+        out.extend_from_slice(content.headers);
+        out.extend_from_slice(b"\r\n");
+    } else {
+        number(out, content.payload.len());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(content.payload);
+    out.extend_from_slice(b"\r\n");
+    out.len() - before
+}
+
+/// Why a request cannot succeed, as the requester is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The policy does not allow it.
+    Denied,
+    /// Nobody is subscribed who may receive it.
+    NoReceiver,
+    /// The receiver's connection ended before it answered.
+    ReceiverLost,
+    /// No answer within the message's reply-within.
+    Expired,
+    /// A bound was reached: the receiver's outbox or its pending replies are full.
+    Overloaded,
+}
+
+impl Reason {
+    /// The word in the `Exo-Reason` header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::NoReceiver => "no-receiver",
+            Self::ReceiverLost => "receiver-lost",
+            Self::Expired => "expired",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+/// The answer to a request that cannot succeed: status 503, an empty body, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub reason: Reason,
+    /// The policy's line, for a denial.
+    pub rule: Option<&'a str>,
+    /// The version of the policy that decided.
+    pub policy: &'a str,
+}
+
+/// `HMSG` with status line `NATS/1.0 503`, on the requester's inbox.
+pub fn refusal(out: &mut Vec<u8>, inbox: &[u8], sid: &[u8], refusal: &Refusal<'_>) {
+    let mut headers = Vec::with_capacity(128);
+    headers.extend_from_slice(b"NATS/1.0 503\r\nExo-Reason: ");
+    headers.extend_from_slice(refusal.reason.as_str().as_bytes());
+    if let Some(rule) = refusal.rule {
+        headers.extend_from_slice(b"\r\nExo-Rule: ");
+        headers.extend(rule.bytes().filter(|byte| !byte.is_ascii_control()));
+    }
+    headers.extend_from_slice(b"\r\nExo-Policy: ");
+    headers.extend_from_slice(refusal.policy.as_bytes());
+    headers.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(b"HMSG ");
+    out.extend_from_slice(inbox);
+    out.push(b' ');
+    out.extend_from_slice(sid);
+    out.push(b' ');
+    number(out, headers.len());
+    out.push(b' ');
+    number(out, headers.len());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&headers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The reply subject that a receiver sees: a place in the table of its own connection, and how often that
+/// place has been used, so that an old token never names a new request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplyToken {
+    /// Place in the table.
+    pub slot: u32,
+    /// Uses of the place before this one.
+    pub generation: u32,
+}
+
+impl ReplyToken {
+    /// Reads a token from the subject of a reply; `None` if it is not one that [`ReplyToken::write`] made.
+    pub fn parse(subject: &[u8]) -> Option<Self> {
+        let numbers = subject.strip_prefix(super::REPLY_PREFIX)?;
+        let dot = memchr::memchr(b'.', numbers)?;
+        let (slot, generation) = numbers.split_at(dot);
+        Some(Self {
+            slot: exact_number(slot)?,
+            generation: exact_number(generation.get(1..)?)?,
+        })
+    }
+
+    /// Appends the token as a subject.
+    pub fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(super::REPLY_PREFIX);
+        number(out, self.slot);
+        out.push(b'.');
+        number(out, self.generation);
+    }
+}
+
+/// A number written in the one way that we write it.
+fn exact_number(digits: &[u8]) -> Option<u32> {
+    let is_exact =
+        digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| is_exact)?
+        .parse()
+        .ok()
+}
+
+fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn messages() {
+        let sender = stamp("web");
+        let content = Content {
+            stamp: &sender,
+            headers: b"A: 1\r\n",
+            payload: b"hi",
+        };
+        let token = ReplyToken {
+            slot: 3,
+            generation: 12,
+        };
+        assert_eq!(
+            written(|out| drop(message(out, true, b"a.b", b"7", Some(token), &content))),
+            "HMSG a.b 7 _R.3.12 35 37\r\nNATS/1.0\r\nExo-Sender: web\r\nA: 1\r\n\r\nhi\r\n"
+        );
+        assert_eq!(
+            written(|out| drop(message(out, false, b"a.b", b"7", None, &content))),
+            "MSG a.b 7 2\r\nhi\r\n"
+        );
+    }
+
+    #[test]
+    fn refusals() {
+        let denied = Refusal {
+            reason: Reason::Denied,
+            rule: Some("todo.toml:7"),
+            policy: "ab12",
+        };
+        assert_eq!(
+            written(|out| refusal(out, b"_INBOX.1", b"2", &denied)),
+            "HMSG _INBOX.1 2 77 77\r\nNATS/1.0 503\r\nExo-Reason: denied\r\nExo-Rule: todo.toml:7\r\n\
+             Exo-Policy: ab12\r\n\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn error_texts() {
+        let check = |text: ErrText<'_>, expected: &str| assert_eq!(written(|out| err(out, text)), expected);
+        check(
+            ErrText::PublishDenied(b"a"),
+            "-ERR 'Permissions Violation for Publish to \"a\"'\r\n",
+        );
+        check(
+            ErrText::SubscriptionDenied(b"a.*", Some(b"q")),
+            "-ERR 'Permissions Violation for Subscription to \"a.*\" using queue \"q\"'\r\n",
+        );
+        check(ErrText::StaleConnection, "-ERR 'Stale Connection'\r\n");
+    }
+
+    #[test]
+    fn reply_tokens_are_read_only_as_written() {
+        let token = ReplyToken {
+            slot: 40,
+            generation: u32::MAX,
+        };
+        assert_eq!(
+            ReplyToken::parse(written(|out| token.write(out)).as_bytes()),
+            Some(token)
+        );
+        for forged in [
+            "_R.",
+            "_R.1",
+            "_R.1.",
+            "_R..1",
+            "_R.01.1",
+            "_R.+1.1",
+            "_R.1.4294967296",
+            "_r.1.1",
+            "_R.1.1.1",
+        ] {
+            assert_eq!(ReplyToken::parse(forged.as_bytes()), None, "{forged}");
+        }
+    }
+}
