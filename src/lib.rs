@@ -3,7 +3,9 @@
 //! The rooms, from the floor that talks to people down to the floor that knows only bytes. A room imports
 //! only from rooms below it; `tests/tidy.rs` enforces that, and that the pure rooms do no IO.
 
+pub mod exchange;
 pub mod identity;
 pub mod limits;
 pub mod policy;
+pub mod traffic;
 pub mod wire;

@@ -33,3 +33,34 @@ pub const SID_BYTES_MAX: usize = 64;
 
 /// A reply subject or an inbox pattern, in bytes.
 pub const INBOX_BYTES_MAX: usize = 255;
+
+/// Subscriptions of one connection, its inboxes included.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
+
+/// Requests delivered to one connection and not answered yet. Some 8 MiB at the most.
+pub const PENDING_REPLIES_PER_CONNECTION_MAX: usize = 65_536;
+
+/// Bytes waiting for one connection's socket; past it, messages to that connection are dropped and counted.
+pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes waiting for one connection's socket from which its publishers are made to wait, for a bounded time.
+pub const OUTBOX_BYTES_BACK_PRESSURE: usize = 256 << 10;
+
+/// How long a publisher waits, once, for a receiver's outbox to drain, in milliseconds. A receiver that took
+/// longer is waited for again only when its outbox has been empty.
+pub const BACK_PRESSURE_MS_MAX: u64 = 50;
+
+/// Message names whose decision and route a connection keeps at hand. Past it, it starts afresh.
+pub const CACHED_ROUTES_PER_CONNECTION_MAX: usize = 4_096;
+
+/// Flows of one connection that are counted apart. Past it, they are counted under the name `>`.
+pub const FLOWS_PER_CONNECTION_MAX: usize = 10_000;
+
+/// Flows of connections that have ended, kept apart for `status`; past it, they are counted under the name `>`.
+pub const FLOWS_KEPT_MAX: usize = 100_000;
+
+/// Deliveries a turn gathers before it hands them to their receivers: a fan-out must not fill the memory.
+pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
+
+/// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one.
+pub const INBOX_PATTERNS_PER_CONNECTION_MAX: usize = 64;

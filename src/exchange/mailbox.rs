@@ -1,0 +1,450 @@
+//! What lies behind a connection's one lock: the bytes that wait for its socket, the requests that wait for its
+//! answer, and the inboxes on which it hears answers.
+//!
+//! Any publisher pushes a whole batch under one lock. Nothing here blocks, and nothing grows without bound: a
+//! message that does not fit is given back with the reason.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::exchange::replies::{Pending, PendingReplies};
+use crate::limits::{INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX};
+use crate::wire::encode::{self, Content, Refusal};
+use crate::wire::name::matches_text;
+
+/// A connection's number, never used twice while the broker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// A connection, as others see it: a handle to its mailbox.
+pub trait Peer: Clone {
+    /// The connection's number.
+    fn id(&self) -> ConnId;
+
+    /// Runs `f` on the mailbox under its lock, then writes what the socket takes.
+    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R;
+
+    /// Whether its outbox is short. A hint, read without the lock.
+    fn is_ready(&self) -> bool;
+}
+
+/// A subscription to messages. Shared by its connection, the directory and the routes that lead to it.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The client's own id of it.
+    pub sid: Box<[u8]>,
+    /// Its queue group.
+    pub queue: Option<Box<[u8]>>,
+    /// Deliveries so far. Written under the mailbox's lock.
+    delivered: AtomicU64,
+    /// Deliveries after which it ends; 0: never. Written under the mailbox's lock.
+    delivered_max: AtomicU64,
+    /// Whether it has ended. Written under the mailbox's lock.
+    ended: AtomicBool,
+}
+
+impl Subscription {
+    /// A new one.
+    pub fn new(sid: &[u8], queue: Option<&[u8]>) -> Self {
+        Self {
+            sid: sid.into(),
+            queue: queue.map(Into::into),
+            delivered: AtomicU64::new(0),
+            delivered_max: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it takes no more messages.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Lets it end after `max` deliveries in all. Says whether it has had them already.
+    /// To be called under the mailbox's lock.
+    pub fn end_after(&self, max: u64) -> bool {
+        self.delivered_max.store(max, Relaxed);
+        self.delivered.load(Relaxed) >= max
+    }
+
+    /// Ends it. To be called under the mailbox's lock.
+    pub fn end(&self) {
+        self.ended.store(true, Relaxed);
+    }
+
+    /// Counts a delivery; says whether it was the last.
+    fn count(&self) -> bool {
+        let delivered = self.delivered.load(Relaxed) + 1;
+        self.delivered.store(delivered, Relaxed);
+        let max = self.delivered_max.load(Relaxed);
+        let is_last = max > 0 && delivered >= max;
+        if is_last {
+            self.end();
+        }
+        is_last
+    }
+}
+
+/// Why a mailbox did not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The outbox or the table of pending replies is full.
+    Full,
+    /// The subscription, or the whole connection, has ended.
+    Gone,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Mailbox<P> {
+    /// Bytes on their way to the socket.
+    pub outbox: Outbox,
+    /// Requests that wait for this connection's answer.
+    pub replies: PendingReplies<P>,
+    /// Where this connection hears answers.
+    pub inboxes: Inboxes,
+    takes_headers: bool,
+    takes_refusals: bool,
+    ended: Vec<Arc<Subscription>>,
+    closed: bool,
+}
+
+impl<P> Default for Mailbox<P> {
+    fn default() -> Self {
+        Self {
+            outbox: Outbox::default(),
+            replies: PendingReplies::default(),
+            inboxes: Inboxes::default(),
+            takes_headers: false,
+            takes_refusals: false,
+            ended: Vec::new(),
+            closed: false,
+        }
+    }
+}
+
+impl<P> Mailbox<P> {
+    /// Sets what the client said in `CONNECT`.
+    pub const fn set_options(&mut self, takes_headers: bool, takes_refusals: bool) {
+        self.takes_headers = takes_headers;
+        self.takes_refusals = takes_refusals;
+    }
+
+    /// Puts a message for one subscription into the outbox. With `pending`, the receiver is asked for an answer
+    /// and gets a token for it.
+    pub fn deliver(
+        &mut self,
+        subscription: &Arc<Subscription>,
+        subject: &[u8],
+        content: &Content<'_>,
+        pending: Option<impl FnOnce() -> Pending<P>>,
+    ) -> Result<(), NotTaken> {
+        if self.closed || subscription.has_ended() {
+            return Err(NotTaken::Gone);
+        }
+        if self.outbox.is_full() || (pending.is_some() && !self.replies.has_room()) {
+            return Err(NotTaken::Full);
+        }
+        let token = match pending {
+            Some(pending) => Some(self.replies.open(pending()).map_err(|_| NotTaken::Full)?),
+            None => None,
+        };
+        let out = self.outbox.bytes_mut();
+        encode::message(
+            out,
+            self.takes_headers,
+            subject,
+            &subscription.sid,
+            token,
+            content,
+        );
+        if subscription.count() {
+            self.ended.push(Arc::clone(subscription));
+        }
+        Ok(())
+    }
+
+    /// Puts an answer on the requester's own inbox. [`NotTaken::Gone`] where it no longer listens there.
+    pub fn answer(&mut self, inbox: &[u8], content: &Content<'_>) -> Result<(), NotTaken> {
+        if self.closed {
+            return Err(NotTaken::Gone);
+        }
+        if self.outbox.is_full() {
+            return Err(NotTaken::Full);
+        }
+        let (takes_headers, out) = (self.takes_headers, self.outbox.bytes_mut());
+        let heard = self.inboxes.hear(inbox, |sid| {
+            encode::message(out, takes_headers, inbox, sid, None, content);
+        });
+        if heard { Ok(()) } else { Err(NotTaken::Gone) }
+    }
+
+    /// Tells the requester that its request cannot succeed, if it can be told.
+    pub fn refuse(&mut self, inbox: &[u8], refusal: &Refusal<'_>) {
+        if self.closed || !self.takes_refusals || self.outbox.is_full() {
+            return;
+        }
+        let out = self.outbox.bytes_mut();
+        self.inboxes
+            .hear(inbox, |sid| encode::refusal(out, inbox, sid, refusal));
+    }
+
+    /// Ends the mailbox: it takes nothing more. Gives the requests that this connection will not answer.
+    pub fn close(&mut self) -> Vec<Pending<P>> {
+        self.closed = true;
+        self.inboxes = Inboxes::default();
+        self.replies.take_all()
+    }
+
+    /// Whether subscriptions have had all their deliveries, so that their connection should take them out.
+    pub const fn has_ended_subscriptions(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Takes the subscriptions that have had all their deliveries.
+    pub fn take_ended_subscriptions(&mut self) -> Vec<Arc<Subscription>> {
+        std::mem::take(&mut self.ended)
+    }
+}
+
+/// Bytes that wait for a socket, oldest first.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    /// Capacity that an empty outbox may keep.
+    const KEPT_BYTES: usize = 4096;
+
+    /// Where new bytes are appended.
+    pub const fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Bytes not yet taken.
+    pub fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Marks the first `count` waiting bytes as taken.
+    pub fn take(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent >= self.bytes.len() {
+            self.sent = 0;
+            self.bytes.clear();
+        } else if self.sent > OUTBOX_BYTES_BACK_PRESSURE && self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Gives an empty outbox's memory back.
+    pub fn shrink(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > Self::KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// How many bytes wait.
+    pub const fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Whether none waits.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it takes no more messages.
+    pub const fn is_full(&self) -> bool {
+        self.len() >= OUTBOX_BYTES_MAX
+    }
+
+    /// Whether publishers should wait a moment.
+    pub const fn is_long(&self) -> bool {
+        self.len() >= OUTBOX_BYTES_BACK_PRESSURE
+    }
+}
+
+/// The reply subjects on which one connection listens. Nobody else can hear or write on them.
+#[derive(Debug, Default)]
+pub struct Inboxes {
+    listeners: HashMap<Box<[u8]>, Inbox>,
+    /// The ids of those without a wildcard, by subject.
+    exact: HashMap<Box<str>, Vec<Box<[u8]>>>,
+    /// The ids of the others.
+    wild: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    pattern: Box<str>,
+    heard: u64,
+    heard_max: u64,
+}
+
+impl Inboxes {
+    /// Listens on a checked pattern. Says whether there was room.
+    pub fn listen(&mut self, pattern: &str, sid: &[u8]) -> bool {
+        if pattern.contains(['*', '>']) {
+            if self.wild.len() >= INBOX_PATTERNS_PER_CONNECTION_MAX {
+                return false;
+            }
+            self.wild.push(sid.into());
+        } else {
+            self.exact.entry(pattern.into()).or_default().push(sid.into());
+        }
+        self.listeners.insert(
+            sid.into(),
+            Inbox {
+                pattern: pattern.into(),
+                heard: 0,
+                heard_max: 0,
+            },
+        );
+        true
+    }
+
+    /// Stops listening, at once or after `max` messages in all.
+    pub fn stop(&mut self, sid: &[u8], max: Option<u64>) {
+        let Some(inbox) = self.listeners.get_mut(sid) else {
+            return;
+        };
+        inbox.heard_max = max.unwrap_or(0);
+        if max.is_none_or(|max| inbox.heard >= max) {
+            self.remove(sid);
+        }
+    }
+
+    /// How many subscriptions listen.
+    pub fn len(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Whether none listens.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// Whether this subscription listens.
+    pub fn has(&self, sid: &[u8]) -> bool {
+        self.listeners.contains_key(sid)
+    }
+
+    /// Calls `each` with the id of every subscription that listens on a subject. Says whether there was one.
+    fn hear(&mut self, subject: &[u8], mut each: impl FnMut(&[u8])) -> bool {
+        let Ok(subject) = std::str::from_utf8(subject) else {
+            return false;
+        };
+        let mut heard = false;
+        let mut over: Vec<Box<[u8]>> = Vec::new();
+        for sid in self.exact.get(subject).into_iter().flatten().chain(&self.wild) {
+            let Some(inbox) = self.listeners.get_mut(sid) else {
+                continue;
+            };
+            if !matches_text(&inbox.pattern, subject) {
+                continue;
+            }
+            heard = true;
+            each(sid);
+            inbox.heard += 1;
+            if inbox.heard == inbox.heard_max {
+                over.push(sid.clone());
+            }
+        }
+        for sid in over {
+            self.remove(&sid);
+        }
+        heard
+    }
+
+    fn remove(&mut self, sid: &[u8]) {
+        let Some(inbox) = self.listeners.remove(sid) else {
+            return;
+        };
+        self.wild.retain(|other| **other != *sid);
+        if let Some(sids) = self.exact.get_mut(&inbox.pattern) {
+            sids.retain(|other| **other != *sid);
+            if sids.is_empty() {
+                self.exact.remove(&inbox.pattern);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTENT: Content<'_> = Content {
+        stamp: b"NATS/1.0\r\n",
+        headers: b"",
+        payload: b"x",
+    };
+    const NO_REPLY: Option<fn() -> Pending<()>> = None;
+
+    #[test]
+    fn a_subscription_ends_after_its_last_delivery() {
+        let mut mailbox = Mailbox::default();
+        let subscription = Arc::new(Subscription::new(b"1", None));
+        assert!(!subscription.end_after(2));
+        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert!(!mailbox.has_ended_subscriptions());
+        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert_eq!(mailbox.take_ended_subscriptions().len(), 1);
+        assert_eq!(
+            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            Err(NotTaken::Gone)
+        );
+        assert_eq!(mailbox.outbox.waiting(), b"MSG a 1 1\r\nx\r\nMSG a 1 1\r\nx\r\n");
+    }
+
+    #[test]
+    fn a_full_outbox_takes_nothing_until_it_is_read() {
+        let mut mailbox = Mailbox::default();
+        let subscription = Arc::new(Subscription::new(b"1", None));
+        mailbox.outbox.bytes_mut().resize(OUTBOX_BYTES_MAX, b'x');
+        assert_eq!(
+            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            Err(NotTaken::Full)
+        );
+        mailbox.outbox.take(OUTBOX_BYTES_MAX);
+        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert!(mailbox.close().is_empty());
+        assert_eq!(
+            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            Err(NotTaken::Gone)
+        );
+    }
+
+    #[test]
+    fn answers_are_heard_only_on_ones_own_inboxes() {
+        let mut mailbox = Mailbox::<()>::default();
+        mailbox.inboxes.listen("_INBOX.me.*", b"1");
+        mailbox.inboxes.listen("_INBOX.once", b"2");
+        mailbox.inboxes.stop(b"2", Some(1));
+        assert_eq!(mailbox.answer(b"_INBOX.me.7", &CONTENT), Ok(()));
+        assert_eq!(mailbox.answer(b"_INBOX.once", &CONTENT), Ok(()));
+        assert_eq!(mailbox.answer(b"_INBOX.once", &CONTENT), Err(NotTaken::Gone));
+        assert_eq!(mailbox.answer(b"_INBOX.you.7", &CONTENT), Err(NotTaken::Gone));
+        mailbox.inboxes.stop(b"1", None);
+        assert_eq!(mailbox.answer(b"_INBOX.me.7", &CONTENT), Err(NotTaken::Gone));
+        assert!(
+            mailbox.inboxes.is_empty() && mailbox.inboxes.exact.is_empty() && mailbox.inboxes.wild.is_empty()
+        );
+    }
+
+    #[test]
+    fn an_outbox_gives_bytes_in_order() {
+        let mut outbox = Outbox::default();
+        outbox.bytes_mut().extend_from_slice(b"abcdef");
+        outbox.take(2);
+        assert_eq!(outbox.waiting(), b"cdef");
+        outbox.bytes_mut().extend_from_slice(b"gh");
+        outbox.take(6);
+        assert!(outbox.is_empty());
+    }
+}

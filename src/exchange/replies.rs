@@ -1,0 +1,266 @@
+//! Requests that were delivered to one connection and wait for its answer.
+//!
+//! A token names a place in this table and how often the place has been used, so it means something only here,
+//! only once, and only until it expires. The table belongs to the receiving connection and lives behind its
+//! lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
+
+use crate::limits::PENDING_REPLIES_PER_CONNECTION_MAX;
+use crate::traffic::flow::FlowCounters;
+use crate::wire::encode::ReplyToken;
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub struct Pending<P> {
+    /// Who asked.
+    pub requester: P,
+    /// The subject on which the requester, and only it, hears the answer.
+    pub inbox: Vec<u8>,
+    /// The request's flow, which counts the answer.
+    pub flow: Arc<FlowCounters>,
+    /// When it was delivered, in microseconds of the broker's clock.
+    pub opened_us: u64,
+    /// When it expires, in microseconds of the broker's clock.
+    pub deadline_us: u64,
+    /// The receivers that can still answer, where the request went to several.
+    pub siblings: Option<Arc<Siblings>>,
+}
+
+impl<P> Pending<P> {
+    /// Gives up on this receiver's answer. Says whether the requester should hear of it: not where another
+    /// receiver has answered or still may.
+    pub fn give_up(&self) -> bool {
+        self.flow.count_unanswered();
+        self.siblings.as_ref().is_none_or(|siblings| siblings.one_less())
+    }
+}
+
+/// How many receivers of one request have neither answered nor been given up.
+#[derive(Debug)]
+pub struct Siblings {
+    left: AtomicU32,
+}
+
+impl Siblings {
+    /// For a request to this many receivers; `None` for a single one.
+    pub fn of(receivers: usize) -> Option<Arc<Self>> {
+        let left = u32::try_from(receivers).unwrap_or(u32::MAX);
+        // One more than there are once somebody answers keeps the count from ever reaching the last one.
+        (receivers > 1).then(|| {
+            Arc::new(Self {
+                left: AtomicU32::new(left),
+            })
+        })
+    }
+
+    /// One receiver will not answer. Says whether it was the last that could, and none had.
+    pub fn one_less(&self) -> bool {
+        self.left.fetch_sub(1, AcqRel) == 1
+    }
+
+    /// One receiver has answered: the requester no longer hears of those that do not.
+    pub fn answered(&self) {
+        self.left.fetch_add(u32::MAX / 2, AcqRel);
+    }
+}
+
+/// The table. See the module's documentation.
+#[derive(Debug)]
+pub struct PendingReplies<P> {
+    slots: Vec<Slot<P>>,
+    free: Vec<u32>,
+    /// No pending request expires before this time; `u64::MAX` where there is none.
+    next_deadline_us: u64,
+}
+
+#[derive(Debug)]
+struct Slot<P> {
+    generation: u32,
+    pending: Option<Pending<P>>,
+}
+
+impl<P> Default for PendingReplies<P> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            next_deadline_us: u64::MAX,
+        }
+    }
+}
+
+impl<P> PendingReplies<P> {
+    /// Whether another request can be opened.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.slots.len() < PENDING_REPLIES_PER_CONNECTION_MAX
+    }
+
+    /// Opens a request and gives its token; gives it back where the table is full.
+    pub fn open(&mut self, pending: Pending<P>) -> Result<ReplyToken, Pending<P>> {
+        if !self.has_room() {
+            return Err(pending);
+        }
+        self.next_deadline_us = self.next_deadline_us.min(pending.deadline_us);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                pending: None,
+            });
+            u32::try_from(self.slots.len() - 1).expect("the table is bounded far below 2^32")
+        });
+        let entry = self
+            .slots
+            .get_mut(slot as usize)
+            .expect("free places lie in the table");
+        entry.pending = Some(pending);
+        Ok(ReplyToken {
+            slot,
+            generation: entry.generation,
+        })
+    }
+
+    /// Takes the request that a token names, if it still waits.
+    pub fn close(&mut self, token: ReplyToken) -> Option<Pending<P>> {
+        let slot = self
+            .slots
+            .get_mut(token.slot as usize)
+            .filter(|slot| slot.generation == token.generation)?;
+        let pending = slot.pending.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(token.slot);
+        Some(pending)
+    }
+
+    /// Takes all requests that have expired.
+    pub fn take_expired(&mut self, now_us: u64) -> Vec<Pending<P>> {
+        if now_us < self.next_deadline_us {
+            return Vec::new();
+        }
+        self.next_deadline_us = u64::MAX;
+        let mut expired = Vec::new();
+        for (index, slot) in (0..).zip(&mut self.slots) {
+            let Some(deadline_us) = slot.pending.as_ref().map(|pending| pending.deadline_us) else {
+                continue;
+            };
+            if deadline_us <= now_us {
+                expired.extend(slot.pending.take());
+                slot.generation = slot.generation.wrapping_add(1);
+                self.free.push(index);
+            } else {
+                self.next_deadline_us = self.next_deadline_us.min(deadline_us);
+            }
+        }
+        expired
+    }
+
+    /// Takes all requests, since the connection has ended.
+    pub fn take_all(&mut self) -> Vec<Pending<P>> {
+        std::mem::take(self)
+            .slots
+            .into_iter()
+            .filter_map(|slot| slot.pending)
+            .collect()
+    }
+
+    /// When the next request may expire, in microseconds of the broker's clock; `u64::MAX` for never.
+    pub const fn next_deadline_us(&self) -> u64 {
+        self.next_deadline_us
+    }
+
+    /// How many requests wait.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(inbox: &str, deadline_us: u64) -> Pending<()> {
+        Pending {
+            requester: (),
+            inbox: inbox.into(),
+            flow: Arc::default(),
+            opened_us: 0,
+            deadline_us,
+            siblings: None,
+        }
+    }
+
+    #[test]
+    fn a_token_works_once() {
+        let mut replies = PendingReplies::default();
+        let first = replies.open(pending("a", 10)).unwrap();
+        assert_eq!(replies.close(first).unwrap().inbox, b"a");
+        assert!(replies.close(first).is_none());
+        let second = replies.open(pending("b", 10)).unwrap();
+        assert_eq!(
+            (second.slot, second.generation),
+            (first.slot, first.generation + 1)
+        );
+        assert!(replies.close(first).is_none());
+        assert!(
+            replies
+                .close(ReplyToken {
+                    slot: 99,
+                    generation: 0
+                })
+                .is_none()
+        );
+        assert_eq!(replies.close(second).unwrap().inbox, b"b");
+    }
+
+    #[test]
+    fn expiry_takes_the_old_and_leaves_the_young() {
+        let mut replies = PendingReplies::default();
+        let old = replies.open(pending("old", 10)).unwrap();
+        let young = replies.open(pending("young", 20)).unwrap();
+        assert!(replies.take_expired(9).is_empty());
+        assert_eq!(replies.take_expired(10).len(), 1);
+        assert_eq!(replies.next_deadline_us(), 20);
+        assert!(replies.close(old).is_none());
+        assert_eq!(replies.close(young).unwrap().inbox, b"young");
+        assert!(replies.take_expired(100).is_empty());
+        assert_eq!(replies.next_deadline_us(), u64::MAX);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut replies = PendingReplies::default();
+        for _ in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
+            replies.open(pending("a", 1)).unwrap();
+        }
+        assert!(replies.open(pending("a", 1)).is_err());
+        replies.take_expired(1);
+        assert!(replies.open(pending("a", 1)).is_ok());
+    }
+
+    #[test]
+    fn of_several_receivers_only_the_last_loss_is_told() {
+        let siblings = Siblings::of(3);
+        let request = || Pending {
+            siblings: siblings.clone(),
+            ..pending("a", 1)
+        };
+        assert_eq!(
+            [request().give_up(), request().give_up(), request().give_up()],
+            [false, false, true]
+        );
+        let siblings = Siblings::of(2);
+        siblings.as_ref().unwrap().answered();
+        let request = || Pending {
+            siblings: siblings.clone(),
+            ..pending("a", 1)
+        };
+        assert_eq!([request().give_up(), request().give_up()], [false, false]);
+        assert!(pending("a", 1).give_up());
+    }
+}

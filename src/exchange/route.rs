@@ -1,0 +1,197 @@
+//! Where a message of one connection goes: the decision, and for a permit the receivers.
+//!
+//! A connection keeps a route for each message name it uses, until the policy or the subscriptions that it
+//! depends on change. A route exists only with a permit.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::exchange::directory::Directory;
+use crate::exchange::mailbox::{ConnId, Peer, Subscription};
+use crate::identity::{Identity, Role};
+use crate::policy::{Action, Permit, Policy};
+use crate::traffic::flow::{FlowBook, FlowCounters};
+use crate::wire::name::MessageName;
+
+/// The way of one message name from one sender.
+#[derive(Debug)]
+pub struct Route<P> {
+    name: MessageName,
+    permit: Permit,
+    targets: Vec<Target<P>>,
+    /// Targets that each get every message.
+    plain: Vec<u32>,
+    /// Of each group's targets, one gets a message.
+    groups: Vec<Group>,
+    nobody: Arc<FlowCounters>,
+}
+
+/// One subscription that a route leads to.
+#[derive(Debug)]
+pub struct Target<P> {
+    /// Whose it is.
+    pub peer: P,
+    /// The subscription.
+    pub subscription: Arc<Subscription>,
+    /// The flow to its service.
+    pub flow: Arc<FlowCounters>,
+}
+
+#[derive(Debug)]
+struct Group {
+    members: Vec<u32>,
+    next: Cell<usize>,
+}
+
+impl<P: Peer> Route<P> {
+    /// Finds the receivers of a permitted message: every live subscription whose service may receive it under
+    /// the same policy. `seed` spreads senders over the members of a group.
+    pub fn find(
+        name: MessageName,
+        permit: Permit,
+        policy: &Policy,
+        directory: &Directory<P>,
+        flows: &FlowBook,
+        seed: u64,
+    ) -> Rc<Self> {
+        let nobody = flows.counters(name.as_str(), None);
+        let mut route = Self {
+            name,
+            permit,
+            targets: Vec::new(),
+            plain: Vec::new(),
+            groups: Vec::new(),
+            nobody,
+        };
+        let mut queues: Vec<Box<[u8]>> = Vec::new();
+        let mut known: Option<Known> = None;
+        for entry in directory.find(&route.name) {
+            let known = match &mut known {
+                Some(last) if same_party(&last.identity, &entry.identity) => last,
+                _ => known.insert(Known::decide(&route.name, &entry.identity, policy, flows)),
+            };
+            let Some(flow) = known.flow.clone() else { continue };
+            let index = u32::try_from(route.targets.len()).expect("far fewer subscriptions than 2^32");
+            match &entry.subscription.queue {
+                None => route.plain.push(index),
+                Some(queue) => {
+                    let group = queues.iter().position(|known| known == queue).unwrap_or_else(|| {
+                        queues.push(queue.clone());
+                        route.groups.push(Group {
+                            members: Vec::new(),
+                            next: Cell::new(0),
+                        });
+                        queues.len() - 1
+                    });
+                    route
+                        .groups
+                        .get_mut(group)
+                        .expect("one for each queue")
+                        .members
+                        .push(index);
+                }
+            }
+            route.targets.push(Target {
+                peer: entry.peer,
+                subscription: entry.subscription,
+                flow,
+            });
+        }
+        for group in &route.groups {
+            group
+                .next
+                .set(usize::try_from(seed).unwrap_or(0) % group.members.len());
+        }
+        Rc::new(route)
+    }
+
+    /// The message name.
+    pub const fn name(&self) -> &MessageName {
+        &self.name
+    }
+
+    /// The evidence that the message may pass.
+    pub const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The subscription at a place of this route.
+    pub fn target(&self, index: u32) -> &Target<P> {
+        self.targets
+            .get(index as usize)
+            .expect("indices come from this route")
+    }
+
+    /// Counts a message that nobody is there to receive.
+    pub fn count_no_receiver(&self) {
+        self.nobody.count_no_receiver();
+    }
+
+    /// Counts a message that was denied for what it carries, not for its name.
+    pub fn count_denied(&self) {
+        self.nobody.count_denied();
+    }
+
+    /// Chooses who gets the next message: all plain targets, and one of each group, in turn, and rather one
+    /// whose outbox is short. `skipped` is the sender itself where it wants no echo.
+    pub fn choose(&self, skipped: Option<ConnId>, mut each: impl FnMut(u32)) {
+        let may_get = |index: u32| {
+            let target = self.target(index);
+            skipped.is_none_or(|sender| target.peer.id() != sender) && !target.subscription.has_ended()
+        };
+        self.plain
+            .iter()
+            .copied()
+            .filter(|&index| may_get(index))
+            .for_each(&mut each);
+        for group in &self.groups {
+            let count = group.members.len();
+            let start = group.next.get();
+            let in_turn = (0..count).map(|step| (start + step) % count);
+            let mut fallback = None;
+            let mut chosen = None;
+            for place in in_turn {
+                let Some(&index) = group.members.get(place) else {
+                    continue;
+                };
+                if !may_get(index) {
+                    continue;
+                }
+                if self.target(index).peer.is_ready() {
+                    chosen = Some((place, index));
+                    break;
+                }
+                fallback.get_or_insert((place, index));
+            }
+            if let Some((place, index)) = chosen.or(fallback) {
+                group.next.set((place + 1) % count);
+                each(index);
+            }
+        }
+    }
+}
+
+/// Whether one service may receive the message, asked once for all its instances in a row.
+struct Known {
+    identity: Arc<Identity>,
+    flow: Option<Arc<FlowCounters>>,
+}
+
+impl Known {
+    fn decide(name: &MessageName, identity: &Arc<Identity>, policy: &Policy, flows: &FlowBook) -> Self {
+        let may_receive = policy.decide(identity, Action::Receive, name).is_ok();
+        let flow = match &identity.role {
+            Role::Service(service) if may_receive => Some(flows.counters(name.as_str(), Some(service))),
+            _ => None,
+        };
+        Self {
+            identity: Arc::clone(identity),
+            flow,
+        }
+    }
+}
+
+fn same_party(a: &Identity, b: &Identity) -> bool {
+    a.role == b.role && a.trust_domain == b.trust_domain
+}

@@ -1,0 +1,254 @@
+//! One turn of one connection: what the messages of one read lead to, gathered so that each receiver is locked
+//! once, and not once a message.
+//!
+//! A turn owns no message: it remembers where in the read buffer each lies. Its memory is reused from turn to
+//! turn, by all connections of a thread.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::exchange::mailbox::{ConnId, Peer};
+use crate::exchange::replies::Siblings;
+use crate::exchange::route::Route;
+use crate::wire::decode::Publish;
+use crate::wire::encode::{Content, Reason, ReplyToken};
+use crate::wire::headers::{self, CleanLines};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Turn<P> {
+    /// Bytes for the connection's own client, in order.
+    pub control: Vec<u8>,
+    /// The routes that this turn's messages take.
+    routes: Vec<RouteUse<P>>,
+    /// A batch for each receiver.
+    receivers: Vec<Batch<P>>,
+    receiver_index: HashMap<ConnId, u32, foldhash::fast::RandomState>,
+    /// Answers to requests that this connection got.
+    pub(super) answers: Vec<Answer>,
+    /// Requests of this connection that cannot succeed.
+    pub(super) refusals: Vec<Refused>,
+    pub(super) deliveries: usize,
+    /// The targets of the message at hand.
+    pub(super) chosen: Vec<u32>,
+    /// Header lines that were rebuilt.
+    rebuilt: Vec<u8>,
+    /// Receivers whose outbox is long after this turn: their publisher should wait a moment.
+    pub slow: Vec<P>,
+    /// Denials that are new to this connection, for a log line each.
+    pub denials: Vec<DenialNotice>,
+}
+
+impl<P> Default for Turn<P> {
+    fn default() -> Self {
+        Self {
+            control: Vec::new(),
+            routes: Vec::new(),
+            receivers: Vec::new(),
+            receiver_index: HashMap::default(),
+            answers: Vec::new(),
+            refusals: Vec::new(),
+            deliveries: 0,
+            chosen: Vec::new(),
+            rebuilt: Vec::new(),
+            slow: Vec::new(),
+            denials: Vec::new(),
+        }
+    }
+}
+
+/// A denial, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenialNotice {
+    /// What was tried: `publish`, `subscribe`, `reply`.
+    pub action: &'static str,
+    /// The name or pattern, escaped.
+    pub subject: String,
+    /// The policy's line, or `no grant`.
+    pub rule: String,
+}
+
+#[derive(Debug)]
+struct RouteUse<P> {
+    route: Rc<Route<P>>,
+    /// For each target of the route, its place in `receivers`, once it is used in this turn.
+    places: Vec<Option<u32>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch<P> {
+    pub(super) peer: P,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+/// One message for one receiver.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) route: u32,
+    pub(super) target: u32,
+    pub(super) message: MessageRef,
+    /// The other receivers of the same request.
+    pub(super) siblings: Option<Arc<Siblings>>,
+    pub(super) retries: u8,
+}
+
+/// An answer on one of this connection's tokens.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) token: ReplyToken,
+    pub(super) subject: Range<usize>,
+    pub(super) message: MessageRef,
+}
+
+/// A request of this connection that cannot succeed.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) inbox: Range<usize>,
+    pub(super) reason: Reason,
+    pub(super) rule: Option<Rc<str>>,
+}
+
+/// Where in the read buffer a message lies.
+#[derive(Debug, Clone)]
+pub(super) struct MessageRef {
+    pub(super) reply: Option<Range<usize>>,
+    headers: HeaderRef,
+    pub(super) payload: Range<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum HeaderRef {
+    AsSent(Range<usize>),
+    Rebuilt(Range<usize>),
+}
+
+impl<P> Turn<P> {
+    /// Remembers where a message lies, its headers made safe.
+    pub(super) fn remember(&mut self, buffer: &[u8], message: &Publish<'_>) -> MessageRef {
+        let headers = match message.headers.map(headers::clean) {
+            None => HeaderRef::AsSent(0..0),
+            Some(CleanLines::AsSent(lines)) => HeaderRef::AsSent(range_in(buffer, lines)),
+            Some(CleanLines::Rebuilt(lines)) => {
+                let start = self.rebuilt.len();
+                self.rebuilt.extend_from_slice(&lines);
+                HeaderRef::Rebuilt(start..self.rebuilt.len())
+            }
+        };
+        MessageRef {
+            reply: message.reply.map(|reply| range_in(buffer, reply)),
+            headers,
+            payload: range_in(buffer, message.payload),
+        }
+    }
+
+    /// A remembered message, ready to be encoded.
+    pub(super) fn content<'a>(
+        &'a self,
+        stamp: &'a [u8],
+        buffer: &'a [u8],
+        message: &MessageRef,
+    ) -> Content<'a> {
+        let headers = match &message.headers {
+            HeaderRef::AsSent(range) => buffer.get(range.clone()),
+            HeaderRef::Rebuilt(range) => self.rebuilt.get(range.clone()),
+        };
+        let payload = buffer.get(message.payload.clone());
+        Content {
+            stamp,
+            headers: headers.unwrap_or_default(),
+            payload: payload.unwrap_or_default(),
+        }
+    }
+
+    /// The place of a route among those of this turn.
+    pub(super) fn use_route(&mut self, route: &Rc<Route<P>>) -> u32 {
+        let same = |used: &RouteUse<P>| Rc::ptr_eq(&used.route, route);
+        let place = match self.routes.last() {
+            Some(last) if same(last) => self.routes.len() - 1,
+            _ => self.routes.iter().position(same).unwrap_or_else(|| {
+                self.routes.push(RouteUse {
+                    route: Rc::clone(route),
+                    places: Vec::new(),
+                });
+                self.routes.len() - 1
+            }),
+        };
+        u32::try_from(place).expect("fewer routes in a turn than bytes")
+    }
+
+    /// The route of a delivery.
+    pub(super) fn route(&self, delivery: &Delivery) -> &Rc<Route<P>> {
+        &self
+            .routes
+            .get(delivery.route as usize)
+            .expect("deliveries name routes of this turn")
+            .route
+    }
+
+    /// Puts a delivery into its receiver's batch.
+    pub(super) fn add(&mut self, peer: &P, delivery: Delivery)
+    where
+        P: Peer,
+    {
+        let used = self
+            .routes
+            .get_mut(delivery.route as usize)
+            .expect("deliveries name routes of this turn");
+        let target = delivery.target as usize;
+        if used.places.len() <= target {
+            used.places.resize(target + 1, None);
+        }
+        let place = used.places.get_mut(target).expect("resized above");
+        let place = *place.get_or_insert_with(|| {
+            *self.receiver_index.entry(peer.id()).or_insert_with(|| {
+                self.receivers.push(Batch {
+                    peer: peer.clone(),
+                    deliveries: Vec::new(),
+                });
+                u32::try_from(self.receivers.len() - 1).expect("fewer receivers than 2^32")
+            })
+        });
+        self.receivers
+            .get_mut(place as usize)
+            .expect("places come from this turn")
+            .deliveries
+            .push(delivery);
+        self.deliveries += 1;
+    }
+
+    /// Takes the batches; what is added after this goes into new ones.
+    pub(super) fn take_batches(&mut self) -> Vec<Batch<P>> {
+        self.deliveries = 0;
+        self.receiver_index.clear();
+        for used in &mut self.routes {
+            used.places.clear();
+        }
+        std::mem::take(&mut self.receivers)
+    }
+
+    /// Remembers that a request cannot succeed; nothing to do where no answer is awaited.
+    pub(super) fn refuse(&mut self, message: &MessageRef, reason: Reason, rule: Option<Rc<str>>) {
+        if let Some(inbox) = message.reply.clone() {
+            self.refusals.push(Refused { inbox, reason, rule });
+        }
+    }
+
+    /// Whether anything waits to be handed over.
+    pub(super) fn has_messages(&self) -> bool {
+        self.deliveries > 0 || !self.answers.is_empty() || !self.refusals.is_empty()
+    }
+
+    /// Forgets the messages, which have all been handed over.
+    pub(super) fn clear(&mut self) {
+        self.routes.clear();
+        self.rebuilt.clear();
+    }
+}
+
+/// Where `part` lies in `whole`, of which it is a slice.
+pub(super) fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    start..start + part.len()
+}
