@@ -1,4 +1,32 @@
 //! The policy: a file that operators edit, compiled to an immutable snapshot that permits or denies.
 //!
 //! Pure: text comes in with its file's name; nothing here reads a file, a clock or a socket. Allow-only: what
-//! no line grants is denied.
+//! no line grants is denied. `docs/policy.md` is the format's reference.
+//!
+//! Text becomes a decision in this order: `source` (text and places), `syntax` (TOML), `parse` (what is said),
+//! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`.
+
+mod compile;
+mod decide;
+mod diagnostic;
+mod grants;
+mod lint;
+mod parse;
+mod source;
+mod suggest;
+mod syntax;
+mod terms;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod trie;
+mod value;
+
+pub use compile::{Compiled, Grant, Operator, Policy, Service};
+pub use decide::{
+    Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,
+};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity};
+pub use source::{Rule, Source, SourceError};
+pub use terms::{Audit, Backoff, Delivery, Kind, Terms};
