@@ -64,3 +64,36 @@ pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
 
 /// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one.
 pub const INBOX_PATTERNS_PER_CONNECTION_MAX: usize = 64;
+/// The name of a service, zone or operator, in bytes: a DNS label, since it becomes a host name, a queue group
+/// and a file name sooner or later.
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// A trust domain, in bytes (SPIFFE-ID, section 2.1).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// Diagnostics of one policy that are kept; further ones are counted. Nobody reads more, and a generated file
+/// can repeat one mistake a million times.
+pub const POLICY_DIAGNOSTICS_MAX: usize = 200;
+
+/// The shortest time that a policy can name, in milliseconds: zero would mean "never" to one reader and "at once"
+/// to the next.
+pub const POLICY_TIME_MS_MIN: u64 = 1;
+
+/// `reply-within`, in milliseconds: one hour. A pending reply holds memory of its connection; longer work is an
+/// event with an answer of its own.
+pub const REPLY_WITHIN_MS_MAX: u64 = 3_600_000;
+
+/// `ack-within`, in milliseconds: one day. Until then a message of a stuck receiver is not given to another.
+pub const ACK_WITHIN_MS_MAX: u64 = 86_400_000;
+
+/// `attempts`, how often one message is tried. Past it a message is poison, and retrying only spreads it.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+
+/// `backoff`, either end, in milliseconds: one day.
+pub const BACKOFF_MS_MAX: u64 = 86_400_000;
+
+/// `expires`, in milliseconds: 30 days. The message log is a buffer, not an archive.
+pub const EXPIRES_MS_MAX: u64 = 2_592_000_000;
+
+/// `payload-max`, in bytes: 64 MiB, the most that the NATS protocol's clients expect of a server.
+pub const POLICY_PAYLOAD_BYTES_MAX: u64 = 64 << 20;

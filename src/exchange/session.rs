@@ -355,7 +355,7 @@ impl<P: Peer> Session<P> {
                     seed,
                 ))
             }
-            Err(denial) => Way::Denied(self.denied(name.as_str(), subject, &denial.rule().to_string(), turn)),
+            Err(denial) => Way::Denied(self.denied(name.as_str(), subject, &denial.rule_or_no_grant().to_string(), turn)),
         };
         if self.routes.len() >= CACHED_ROUTES_PER_CONNECTION_MAX {
             self.routes.clear();
@@ -658,7 +658,7 @@ impl<P: Peer> Session<P> {
     ) -> Result<(), String> {
         let pattern = Pattern::parse(subject).map_err(|error| error.to_string())?;
         let decided = self.policy.decide_subscription(&self.identity, &pattern);
-        decided.map_err(|denial| denial.rule().to_string())?;
+        decided.map_err(|denial| denial.rule_or_no_grant().to_string())?;
         let subscription = Arc::new(Subscription::new(sid, queue));
         self.subscriptions_made += 1;
         let number = self.subscriptions_made;

@@ -1,69 +1,32 @@
-//! stub
-#![allow(missing_docs)]
-use crate::identity::Identity;
-use crate::wire::name::{MessageName, Pattern};
-use std::sync::Arc;
-use std::time::Duration;
-#[derive(Debug)]
-pub struct Policy;
-#[derive(Debug, Clone)]
-pub struct Permit {
-    rule: Arc<str>,
-    terms: Terms,
-}
-#[derive(Debug, Clone)]
-pub struct Terms {
-    pub reply_within: Duration,
-    pub payload_max: Option<usize>,
-}
-#[derive(Debug)]
-pub struct Denial;
-pub enum Action {
-    Send,
-    Receive,
-}
-impl Denial {
-    pub fn rule(&self) -> &str {
-        "no grant"
-    }
-}
-impl Permit {
-    pub fn terms(&self) -> &Terms {
-        &self.terms
-    }
-    pub fn rule(&self) -> &str {
-        &self.rule
-    }
-}
-impl Policy {
-    pub fn decide(&self, _: &Identity, _: Action, n: &MessageName) -> Result<Permit, Denial> {
-        if n.as_str().starts_with("denied") {
-            return Err(Denial);
-        }
-        Ok(Permit {
-            rule: "x:1".into(),
-            terms: Terms {
-                reply_within: Duration::from_secs(10),
-                payload_max: None,
-            },
-        })
-    }
-    pub fn decide_subscription(&self, _: &Identity, p: &Pattern) -> Result<Permit, Denial> {
-        if p.as_str().starts_with("denied") {
-            return Err(Denial);
-        }
-        Ok(Permit {
-            rule: "x:1".into(),
-            terms: Terms {
-                reply_within: Duration::from_secs(10),
-                payload_max: None,
-            },
-        })
-    }
-    pub fn admit(&self, _: &Identity, _: Option<&str>) -> Result<(), Denial> {
-        Ok(())
-    }
-    pub fn version(&self) -> &str {
-        "v"
-    }
-}
+//! The policy: a file that operators edit, compiled to an immutable snapshot that permits or denies.
+//!
+//! Pure: text comes in with its file's name; nothing here reads a file, a clock or a socket. Allow-only: what
+//! no line grants is denied. `docs/policy.md` is the format's reference.
+//!
+//! Text becomes a decision in this order: `source` (text and places), `syntax` (TOML), `parse` (what is said),
+//! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`.
+
+mod compile;
+mod decide;
+mod diagnostic;
+mod grants;
+mod lint;
+mod parse;
+mod source;
+mod suggest;
+mod syntax;
+mod terms;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod trie;
+mod value;
+
+pub use compile::{Compiled, Grant, Operator, Policy, Service};
+pub use decide::{
+    Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,
+};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity};
+pub use source::{Rule, Source, SourceError};
+pub use terms::{Audit, Backoff, Delivery, Kind, Terms};

@@ -1,0 +1,216 @@
+//! How a message travels: the `[message]` settings, and which of several matching patterns decides.
+//!
+//! Only says what was written or the default; delivering by it is for others.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::source::{Rule, Spanned};
+use super::trie::PatternTrie;
+use crate::wire::name::{MessageName, Pattern};
+
+/// What a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Asks one service and expects an answer.
+    Command,
+    /// Tells every receiving service.
+    Event,
+}
+
+/// What is promised about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// In memory, now, or a reason at once why not.
+    AtMostOnce,
+    /// On disk before the sender is told so, and tried until it is acknowledged or given up.
+    AtLeastOnce,
+}
+
+/// How a message is written to the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Audit {
+    /// Counted in the record of its flow.
+    Flow,
+    /// A record of its own.
+    Each,
+}
+
+/// How long to wait between attempts: doubled from the first to the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Backoff {
+    /// Before the second attempt.
+    pub first: Duration,
+    /// Before any attempt.
+    pub longest: Duration,
+}
+
+/// How one message travels: each key from the most specific pattern that sets it, or its default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Terms {
+    /// Command unless set.
+    pub kind: Kind,
+    /// At most once unless set.
+    pub delivery: Delivery,
+    /// How long the answer to a command may take; 10 s unless set.
+    pub reply_within: Duration,
+    /// How long a receiver may take to acknowledge a tracked event; 30 s unless set.
+    pub ack_within: Duration,
+    /// How often delivery is tried before the message is a dead letter; 5 unless set.
+    pub attempts: u32,
+    /// The wait between attempts; 1 s to 1 min unless set.
+    pub backoff: Backoff,
+    /// How long a tracked message is kept for a receiver that does not take it; 24 h unless set.
+    pub expires: Duration,
+    /// Flow unless set.
+    pub audit: Audit,
+    /// The largest payload, in bytes; the broker's own limit unless set.
+    pub payload_max: Option<usize>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Command,
+            delivery: Delivery::AtMostOnce,
+            reply_within: Duration::from_secs(10),
+            ack_within: Duration::from_secs(30),
+            attempts: 5,
+            backoff: Backoff {
+                first: Duration::from_secs(1),
+                longest: Duration::from_secs(60),
+            },
+            expires: Duration::from_secs(24 * 60 * 60),
+            audit: Audit::Flow,
+            payload_max: None,
+        }
+    }
+}
+
+/// The keys that one `[message]` table sets, with their places.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RawSettings {
+    pub(super) kind: Option<Spanned<Kind>>,
+    pub(super) delivery: Option<Spanned<Delivery>>,
+    pub(super) reply_within: Option<Spanned<Duration>>,
+    pub(super) ack_within: Option<Spanned<Duration>>,
+    pub(super) attempts: Option<Spanned<u32>>,
+    pub(super) backoff: Option<Spanned<Backoff>>,
+    pub(super) expires: Option<Spanned<Duration>>,
+    pub(super) audit: Option<Spanned<Audit>>,
+    pub(super) payload_max: Option<Spanned<usize>>,
+}
+
+impl RawSettings {
+    /// The keys without their places.
+    pub(super) fn values(&self) -> Settings {
+        fn value<T: Copy>(spanned: &Option<Spanned<T>>) -> Option<T> {
+            spanned.as_ref().map(|spanned| spanned.value)
+        }
+        Settings {
+            kind: value(&self.kind),
+            delivery: value(&self.delivery),
+            reply_within: value(&self.reply_within),
+            ack_within: value(&self.ack_within),
+            attempts: value(&self.attempts),
+            backoff: value(&self.backoff),
+            expires: value(&self.expires),
+            audit: value(&self.audit),
+            payload_max: value(&self.payload_max),
+        }
+    }
+}
+
+/// The keys that are set, by one pattern or by several together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Settings {
+    pub(super) kind: Option<Kind>,
+    pub(super) delivery: Option<Delivery>,
+    reply_within: Option<Duration>,
+    ack_within: Option<Duration>,
+    attempts: Option<u32>,
+    backoff: Option<Backoff>,
+    expires: Option<Duration>,
+    audit: Option<Audit>,
+    payload_max: Option<usize>,
+}
+
+impl Settings {
+    /// Takes the keys that are still unset from a less specific pattern.
+    pub(super) fn fill_from(&mut self, wider: &Self) {
+        self.kind = self.kind.or(wider.kind);
+        self.delivery = self.delivery.or(wider.delivery);
+        self.reply_within = self.reply_within.or(wider.reply_within);
+        self.ack_within = self.ack_within.or(wider.ack_within);
+        self.attempts = self.attempts.or(wider.attempts);
+        self.backoff = self.backoff.or(wider.backoff);
+        self.expires = self.expires.or(wider.expires);
+        self.audit = self.audit.or(wider.audit);
+        self.payload_max = self.payload_max.or(wider.payload_max);
+    }
+
+    /// The keys that are set, and the defaults of the others.
+    pub(super) fn or_default(&self) -> Terms {
+        let default = Terms::default();
+        Terms {
+            kind: self.kind.unwrap_or(default.kind),
+            delivery: self.delivery.unwrap_or(default.delivery),
+            reply_within: self.reply_within.unwrap_or(default.reply_within),
+            ack_within: self.ack_within.unwrap_or(default.ack_within),
+            attempts: self.attempts.unwrap_or(default.attempts),
+            backoff: self.backoff.unwrap_or(default.backoff),
+            expires: self.expires.unwrap_or(default.expires),
+            audit: self.audit.unwrap_or(default.audit),
+            payload_max: self.payload_max.or(default.payload_max),
+        }
+    }
+}
+
+/// All `[message]` tables, found by name.
+#[derive(Debug)]
+pub(super) struct TermsTable {
+    trie: PatternTrie<Settings>,
+    durable: Vec<(Pattern, Rule)>,
+}
+
+impl TermsTable {
+    /// Of each pattern's settings and, where it asks for at-least-once, the line that does.
+    pub(super) fn new<'a>(messages: impl Iterator<Item = (&'a Pattern, Settings, Option<Rule>)>) -> Self {
+        let mut trie = PatternTrie::new();
+        let mut durable = Vec::new();
+        for (pattern, settings, delivery_rule) in messages {
+            *trie.slot(pattern, |_| {}) = Some(settings);
+            if let (Some(Delivery::AtLeastOnce), Some(rule)) = (settings.delivery, delivery_rule) {
+                durable.push((pattern.clone(), rule));
+            }
+        }
+        Self { trie, durable }
+    }
+
+    /// The terms of one message: the trie meets the patterns that match in the order of their specificity.
+    pub(super) fn of(&self, name: &MessageName) -> Terms {
+        let mut merged: Option<Settings> = None;
+        let ControlFlow::Continue(()) = self.trie.visit_matching(
+            name.as_str(),
+            &|_| true,
+            &mut |settings: &Settings| -> ControlFlow<std::convert::Infallible> {
+                match &mut merged {
+                    Some(merged) => merged.fill_from(settings),
+                    None => merged = Some(*settings),
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        merged.map_or_else(Terms::default, |settings| settings.or_default())
+    }
+
+    /// The patterns that ask for at-least-once, and where.
+    pub(super) fn durable(&self) -> impl Iterator<Item = (&Pattern, &Rule)> {
+        self.durable.iter().map(|(pattern, rule)| (pattern, rule))
+    }
+}
