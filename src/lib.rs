@@ -3,9 +3,15 @@
 //! The rooms, from the floor that talks to people down to the floor that knows only bytes. A room imports
 //! only from rooms below it; `tests/tidy.rs` enforces that, and that the pure rooms do no IO.
 
+pub mod cli;
+pub mod config;
+pub mod console;
 pub mod exchange;
 pub mod identity;
 pub mod limits;
+pub mod net;
 pub mod policy;
+pub mod policy_files;
+pub mod serve;
 pub mod traffic;
 pub mod wire;

@@ -97,3 +97,71 @@ pub const EXPIRES_MS_MAX: u64 = 2_592_000_000;
 
 /// `payload-max`, in bytes: 64 MiB, the most that the NATS protocol's clients expect of a server.
 pub const POLICY_PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+
+/// Ciphertext read from a socket in one turn, in bytes. Larger reads swallow whole windows of a pipelining
+/// client, make both ends run in lockstep, and ruin the 99th percentile of response times.
+pub const READ_BYTES_PER_TURN: usize = 16 << 10;
+
+/// Plaintext encrypted ahead of the socket, in bytes: what a blocked socket holds twice.
+pub const ENCRYPTED_AHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// From accept to the end of the TLS handshake, in milliseconds, unless the configuration says otherwise.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+
+/// From the handshake to `CONNECT`, in milliseconds.
+pub const CONNECT_MS_MAX: u64 = 5_000;
+
+/// Handshakes under way, in all, unless the configuration says otherwise. Some 20 KiB each.
+pub const HALF_OPEN_MAX: usize = 2_048;
+
+/// Handshakes under way from one address, unless the configuration says otherwise.
+pub const HALF_OPEN_PER_ADDRESS_MAX: usize = 256;
+
+/// Connections in all, unless the configuration says otherwise.
+pub const CONNECTIONS_MAX: usize = 50_000;
+
+/// Silence after which a client is asked whether it is still there, in milliseconds.
+pub const PING_AFTER_MS: u64 = 60_000;
+
+/// Unanswered `PING`s after which a connection is cut as stale.
+pub const PINGS_UNANSWERED_MAX: u8 = 2;
+
+/// How often each thread looks after its connections, in milliseconds: expiry of requests, silence, a changed
+/// policy.
+pub const TICK_MS: u64 = 100;
+
+/// Lines about denials that one connection may cause in the log in one turn.
+pub const DENIAL_LINES_PER_TURN_MAX: usize = 4;
+
+/// From the notice of a shutdown to its end, in milliseconds, unless the configuration says otherwise.
+pub const LAME_DUCK_MS: u64 = 5_000;
+
+/// From our last words to the closing of a socket, in milliseconds.
+pub const LINGER_MS_MAX: u64 = 500;
+
+/// Threads that carry connections.
+pub const THREADS_MAX: usize = 256;
+
+/// The configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// The name of a service or an operator, in bytes: that of a DNS label, so that it can name a host too.
+pub const SERVICE_NAME_BYTES_MAX: usize = 63;
+
+/// A certificate's serial number, in bytes (RFC 5280, section 4.1.2.2).
+pub const CERT_SERIAL_BYTES_MAX: usize = 20;
+
+/// How much of a text that came from outside is repeated in a refusal, in bytes. A line of a log, not more.
+pub const QUOTED_BYTES_MAX: usize = 128;
+
+/// The life of the root made by `exocom certs init`, in days: ten years.
+pub const ROOT_LIFE_DAYS_ISSUED: u32 = 3652;
+
+/// How far before its making a certificate of ours begins, in seconds: clocks of machines differ.
+pub const CERT_BACKDATE_S: i64 = 300;
+
+/// A PEM file of certificates or a key, in bytes: some 500 certificates, more than any chain or root set.
+pub const PEM_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A file of certificate revocation lists, in bytes: some 400,000 revoked certificates.
+pub const CRL_FILE_BYTES_MAX: u64 = 16 << 20;

@@ -1,3 +1,18 @@
-//! The `exocom` binary.
+//! The `exocom` binary: command line in, exit code out.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use exocom::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            drop(writeln!(std::io::stderr(), "exocom: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

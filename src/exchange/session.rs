@@ -355,7 +355,12 @@ impl<P: Peer> Session<P> {
                     seed,
                 ))
             }
-            Err(denial) => Way::Denied(self.denied(name.as_str(), subject, &denial.rule_or_no_grant().to_string(), turn)),
+            Err(denial) => Way::Denied(self.denied(
+                name.as_str(),
+                subject,
+                &denial.rule_or_no_grant().to_string(),
+                turn,
+            )),
         };
         if self.routes.len() >= CACHED_ROUTES_PER_CONNECTION_MAX {
             self.routes.clear();

@@ -1,10 +1,18 @@
-//! Who is talking: a client's certificate chain to an [`Identity`], or the rule that it breaks.
+//! Who is talking: a client's certificate chain to an [`Identity`], or the [`Refusal`] that names the rule
+//! it breaks.
 //!
 //! Pure: bytes and the time come in as arguments. Nothing here trusts a name the client says; only what a
-//! certificate of a configured root says counts.
+//! certificate of a configured root says counts. Nothing here checks a signature, a revocation or an unknown
+//! critical extension either: webpki does, over the same chain, before `net/tls` believes an identity.
+
+mod certificate;
+mod quoted;
+pub mod spiffe;
 
 use std::fmt;
 use std::sync::Arc;
+
+pub use certificate::{CertRules, Position, Refusal, claimed_trust_domain, describe};
 
 /// A verified sender: what the certificate says, never what a message claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +21,7 @@ pub struct Identity {
     pub trust_domain: Arc<str>,
     /// Who it is within the trust domain.
     pub role: Role,
-    /// The leaf's serial number, in lower-case hexadecimal.
+    /// The leaf's serial number, in lower-case hexadecimal, without leading zero bytes.
     pub serial: Box<str>,
     /// The earliest expiry in the chain, in seconds since 1970.
     pub expires_unix_s: i64,

@@ -1,0 +1,370 @@
+//! The configuration file: raw TOML to a configuration that is valid as a whole.
+//!
+//! Pure: text and the folder it lies in come in, nothing is read here. Paths in the file are relative to the
+//! file. An error names line and column, and says what to write instead.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::limits::{
+    CERT_LIFE_DAYS_MAX, CONNECTIONS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX,
+    LAME_DUCK_MS, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
+};
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name that clients see.
+    pub name: String,
+    /// The policy: a file, or a folder of them.
+    pub policy: PathBuf,
+    /// The Unix socket for operators.
+    pub admin_socket: PathBuf,
+    /// Threads that carry connections; `None`: one a core.
+    pub threads: Option<usize>,
+    /// The server's certificate and its intermediates.
+    pub certificate: PathBuf,
+    /// The server's private key.
+    pub key: PathBuf,
+    /// The listeners, at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// The bounds that may be set.
+    pub limits: LimitsConfig,
+}
+
+/// One zone's port.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The zone whose services may use it; `None`: all.
+    pub zone: Option<String>,
+    /// Files of root certificates, each with the trust domain it may vouch for; `None`: the policy's.
+    pub roots: Vec<(Option<String>, PathBuf)>,
+    /// Files of revocation lists; `None`: none are checked.
+    pub crls: Option<Vec<PathBuf>>,
+}
+
+/// The bounds that may be set; each key says its unit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LimitsConfig {
+    /// The largest payload with its headers.
+    pub payload_bytes: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_ms: u64,
+    /// Handshakes under way in all.
+    pub half_open: usize,
+    /// Handshakes under way from one address.
+    pub half_open_per_address: usize,
+    /// Connections in all.
+    pub connections: usize,
+    /// The longest life of a client's certificate.
+    pub certificate_life_days: u32,
+    /// From the notice of a shutdown to its end.
+    pub lame_duck_ms: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            payload_bytes: PAYLOAD_BYTES_MAX,
+            handshake_ms: HANDSHAKE_MS_MAX,
+            half_open: HALF_OPEN_MAX,
+            half_open_per_address: HALF_OPEN_PER_ADDRESS_MAX,
+            connections: CONNECTIONS_MAX,
+            certificate_life_days: CERT_LIFE_DAYS_MAX,
+            lame_duck_ms: LAME_DUCK_MS,
+        }
+    }
+}
+
+/// A configuration that cannot be used: where, what, and what to write instead, ready to be shown.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawConfig {
+    version: Spanned<i64>,
+    #[serde(default = "default_name")]
+    name: Spanned<String>,
+    policy: PathBuf,
+    admin_socket: PathBuf,
+    threads: Option<Spanned<usize>>,
+    tls: RawTls,
+    #[serde(default)]
+    listener: BTreeMap<String, RawListener>,
+    #[serde(default)]
+    limits: Option<Spanned<LimitsConfig>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListener {
+    address: Spanned<String>,
+    zone: Option<Spanned<String>>,
+    roots: Spanned<Vec<RawRoots>>,
+    crls: Option<Spanned<Vec<PathBuf>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawRoots {
+    OfThePolicysDomain(PathBuf),
+    Bound {
+        #[serde(rename = "trust-domain")]
+        trust_domain: String,
+        file: PathBuf,
+    },
+}
+
+fn default_name() -> Spanned<String> {
+    Spanned::new(0..0, "exocom".to_owned())
+}
+
+impl Config {
+    /// Reads a configuration. `file` names it in errors; its folder is where relative paths start.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let problem = |span: Range<usize>, message: &str, help: &str| {
+            ConfigError(render(&file.display().to_string(), text, span, message, help))
+        };
+        let raw: RawConfig = toml::from_str(text).map_err(|error| {
+            problem(
+                error.span().unwrap_or_default(),
+                error.message(),
+                "docs/configuration.md lists every key",
+            )
+        })?;
+        if *raw.version.get_ref() != 1 {
+            return Err(problem(
+                raw.version.span(),
+                "this version of the format is not known",
+                "write version = 1",
+            ));
+        }
+        let name = raw.name.get_ref();
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = "the name must be printable ASCII without spaces";
+            return Err(problem(raw.name.span(), message, "write name = \"exocom\""));
+        }
+        if let Some(threads) = &raw.threads
+            && !(1..=THREADS_MAX).contains(threads.get_ref())
+        {
+            let help = format!("write a number from 1 to {THREADS_MAX}, or leave it out for one a core");
+            return Err(problem(
+                threads.span(),
+                "the number of threads is out of range",
+                &help,
+            ));
+        }
+        if raw.listener.is_empty() {
+            let help = "add [listener.main] with address = \"0.0.0.0:4222\" and roots = [\"certs/ca.pem\"]";
+            return Err(problem(text.len()..text.len(), "there is no listener", help));
+        }
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let listeners = raw
+            .listener
+            .into_iter()
+            .map(|(name, raw)| listener(name, raw, folder, &problem))
+            .collect::<Result<_, _>>()?;
+        let limits = match raw.limits {
+            Some(limits) => {
+                check_limits(limits.get_ref())
+                    .map_err(|(message, help)| problem(limits.span(), message, &help))?;
+                limits.into_inner()
+            }
+            None => LimitsConfig::default(),
+        };
+        Ok(Self {
+            name: raw.name.into_inner(),
+            policy: folder.join(raw.policy),
+            admin_socket: folder.join(raw.admin_socket),
+            threads: raw.threads.map(Spanned::into_inner),
+            certificate: folder.join(raw.tls.certificate),
+            key: folder.join(raw.tls.key),
+            listeners,
+            limits,
+        })
+    }
+}
+
+fn listener(
+    name: String,
+    raw: RawListener,
+    folder: &Path,
+    problem: &impl Fn(Range<usize>, &str, &str) -> ConfigError,
+) -> Result<ListenerConfig, ConfigError> {
+    let Ok(address) = raw.address.get_ref().parse() else {
+        let help = "write an IP address and a port, such as \"0.0.0.0:4222\" or \"[::]:4222\"";
+        return Err(problem(
+            raw.address.span(),
+            "this is not an address to listen on",
+            help,
+        ));
+    };
+    if let Some(zone) = raw.zone.as_ref().filter(|zone| zone.get_ref().is_empty()) {
+        return Err(problem(
+            zone.span(),
+            "a zone needs a name",
+            "leave zone out to serve all zones",
+        ));
+    }
+    if raw.roots.get_ref().is_empty() {
+        let help = "write roots = [\"certs/ca.pem\"], the certificates that vouch for your services";
+        return Err(problem(
+            raw.roots.span(),
+            "without a root nobody could connect",
+            help,
+        ));
+    }
+    if let Some(crls) = raw.crls.as_ref().filter(|crls| crls.get_ref().is_empty()) {
+        let help = "name the files, or leave crls out to check none";
+        return Err(problem(
+            crls.span(),
+            "an empty list would look like a check and check nothing",
+            help,
+        ));
+    }
+    let roots = raw.roots.into_inner().into_iter().map(|roots| match roots {
+        RawRoots::OfThePolicysDomain(file) => (None, folder.join(file)),
+        RawRoots::Bound { trust_domain, file } => (Some(trust_domain), folder.join(file)),
+    });
+    Ok(ListenerConfig {
+        name,
+        address,
+        zone: raw.zone.map(Spanned::into_inner),
+        roots: roots.collect(),
+        crls: raw.crls.map(|crls| {
+            crls.into_inner()
+                .into_iter()
+                .map(|file| folder.join(file))
+                .collect()
+        }),
+    })
+}
+
+fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
+    if !(1..=PAYLOAD_BYTES_MAX_CONFIGURABLE).contains(&limits.payload_bytes) {
+        let help = format!("write a number from 1 to {PAYLOAD_BYTES_MAX_CONFIGURABLE}");
+        return Err(("payload-bytes is out of range", help));
+    }
+    if !(100..=60_000).contains(&limits.handshake_ms) {
+        return Err((
+            "handshake-ms is out of range",
+            "write a number from 100 to 60000".to_owned(),
+        ));
+    }
+    if limits.half_open == 0 || limits.half_open_per_address == 0 || limits.connections == 0 {
+        return Err((
+            "a limit of 0 would let nobody in",
+            "leave it out for the default".to_owned(),
+        ));
+    }
+    if limits.certificate_life_days == 0 {
+        return Err((
+            "certificate-life-days of 0 would let nobody in",
+            "leave it out for 398".to_owned(),
+        ));
+    }
+    if limits.lame_duck_ms > 600_000 {
+        return Err(("lame-duck-ms is out of range", "write at most 600000".to_owned()));
+    }
+    Ok(())
+}
+
+fn render(file: &str, text: &str, span: Range<usize>, message: &str, help: &str) -> String {
+    let snippet = Snippet::source(text)
+        .path(file)
+        .annotation(AnnotationKind::Primary.span(span));
+    let report = [
+        Level::ERROR.primary_title(message).element(snippet),
+        annotate_snippets::Group::with_title(Level::HELP.secondary_title(help)),
+    ];
+    Renderer::plain().render(&report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+version = 1
+policy = "policy.toml"
+admin-socket = "admin.sock"
+
+[tls]
+certificate = "certs/server.pem"
+key = "certs/server.key"
+
+[listener.dmz]
+address = "127.0.0.1:4222"
+zone = "dmz"
+roots = ["certs/ca.pem", { trust-domain = "partner.example", file = "certs/partner.pem" }]
+"#;
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = Config::parse(Path::new("/etc/exocom/exocom.toml"), GOOD).unwrap();
+        assert_eq!(config.policy, Path::new("/etc/exocom/policy.toml"));
+        let listener = &config.listeners[0];
+        assert_eq!(listener.zone.as_deref(), Some("dmz"));
+        assert_eq!(listener.roots[0], (None, "/etc/exocom/certs/ca.pem".into()));
+        assert_eq!(listener.roots[1].0.as_deref(), Some("partner.example"));
+        assert_eq!(config.limits.payload_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn mistakes_are_shown_with_line_column_and_remedy() {
+        let check = |from: &str, to: &str, place: &str, words: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            let error = Config::parse(Path::new("x.toml"), &GOOD.replace(from, to))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(place), "{error}");
+            assert!(error.contains(words), "{error}");
+        };
+        check("version = 1", "version = 2", "x.toml:2:11", "write version = 1");
+        check("version = 1", "", "x.toml:", "missing field `version`");
+        check("policy =", "polizy =", "x.toml:3:1", "unknown field `polizy`");
+        check(
+            "127.0.0.1:4222",
+            "localhost",
+            "x.toml:11:11",
+            "write an IP address and a port",
+        );
+        check("zone = \"dmz\"", "zone = \"\"", "x.toml:12:8", "leave zone out");
+        check(
+            "zone = \"dmz\"",
+            "crls = []",
+            "x.toml:12:8",
+            "checks nothing\nhelp: name",
+        );
+        check("[listener.dmz]", "[other]", "x.toml:", "unknown field `other`");
+        check("[tls]", "[tls", "x.toml:6:5", "error");
+        check("roots = [", "roots = [] #", "x.toml:13:9", "certs/ca.pem");
+        check(
+            "[tls]",
+            "[limits]\npayload-bytes = 0\n[tls]",
+            "x.toml:6:1",
+            "from 1 to",
+        );
+        check("[tls]", "threads = 0\n[tls]", "x.toml:6:11", "one a core");
+    }
+}

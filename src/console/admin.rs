@@ -1,0 +1,141 @@
+//! The admin socket: HTTP/1 over a Unix socket, and the client that the commands use.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Json;
+use axum::routing::get;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::console::status::Status;
+
+/// A status larger than this is not one, in bytes.
+const STATUS_BYTES_MAX: usize = 256 << 20;
+
+/// Takes a snapshot of the broker.
+pub type Snapshot = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// The bound socket; removes its file when it is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+/// Why the admin socket cannot be opened, or a command cannot speak to it.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Another broker answers there.
+    #[error("{0}: another broker is running with this socket; stop it, or set another admin-socket")]
+    InUse(PathBuf),
+    /// The system refuses.
+    #[error("{path}: cannot open the admin socket: {error}")]
+    Bind {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Nobody listens.
+    #[error("{path}: no broker answers there: {error}\nIs it running? `exocom serve` creates this socket.")]
+    Connect {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Something else listens.
+    #[error("{path}: what answers there is not this version of ExoCom: {reason}")]
+    Answer {
+        /// The socket's path.
+        path: PathBuf,
+        /// What was wrong with the answer.
+        reason: String,
+    },
+}
+
+impl AdminSocket {
+    /// Binds the socket, for its own user alone. A file left by a broker that was killed is replaced.
+    pub fn bind(path: &Path) -> Result<Self, AdminError> {
+        let failed = |error| AdminError::Bind {
+            path: path.to_owned(),
+            error,
+        };
+        if path.exists() {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(AdminError::InUse(path.to_owned()));
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let file = SocketFile(path.to_owned());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Self { listener, file })
+    }
+
+    /// Answers until the task is dropped.
+    pub async fn serve(self, snapshot: Snapshot) -> io::Result<()> {
+        let _file = self.file;
+        let status = async |State(snapshot): State<Snapshot>| Json(snapshot());
+        let router = Router::new()
+            .route("/v1/status", get(status))
+            .with_state(snapshot);
+        axum::serve(self.listener, router).await
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the admin socket's file was gone already");
+        }
+    }
+}
+
+/// Asks a running broker for its status.
+pub async fn status(socket: &Path) -> Result<Status, AdminError> {
+    let answer = |reason: String| AdminError::Answer {
+        path: socket.to_owned(),
+        reason,
+    };
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| AdminError::Connect {
+            path: socket.to_owned(),
+            error,
+        })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| answer(error.to_string()))?;
+    let request = hyper::Request::get("/v1/status")
+        .header("host", "exocom")
+        .body(Empty::<&[u8]>::new())
+        .expect("a fixed request is well formed");
+    let exchange = async {
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| answer(error.to_string()))?;
+        if !response.status().is_success() {
+            return Err(answer(format!("status {}", response.status())));
+        }
+        let body = Limited::new(response.into_body(), STATUS_BYTES_MAX)
+            .collect()
+            .await;
+        let bytes = body.map_err(|error| answer(error.to_string()))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| answer(error.to_string()))
+    };
+    tokio::select! {
+        result = exchange => result,
+        ended = connection => Err(answer(ended.err().map_or("closed early".to_owned(), |error| error.to_string()))),
+    }
+}

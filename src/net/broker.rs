@@ -1,0 +1,228 @@
+//! What all threads of the broker share: the world, the flows, the bounds, and the counts of what went wrong
+//! before a session began.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::exchange::mailbox::ConnId;
+use crate::exchange::session::World;
+use crate::net::clock::Clock;
+use crate::net::connection::{Ended, Handle};
+use crate::policy::Policy;
+use crate::traffic::flow::FlowRegistry;
+use crate::wire::encode::{self, Info};
+
+/// The version that INFO announces: clients gate features on it, so it is that of the nats-server whose
+/// protocol this is, and says nothing of ExoCom's own.
+pub const PROTOCOL_VERSION: &str = "2.10.0";
+
+/// What the configuration sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name that INFO shows.
+    pub server_name: String,
+    /// The largest payload with its headers, in bytes.
+    pub payload_bytes_max: usize,
+    /// From accept to the end of the TLS handshake, in milliseconds.
+    pub handshake_ms_max: u64,
+    /// Handshakes under way in all.
+    pub half_open_max: usize,
+    /// Handshakes under way from one address.
+    pub half_open_per_address_max: usize,
+    /// Connections in all.
+    pub connections_max: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Broker {
+    /// The policy in force and the live subscriptions.
+    pub world: World<Handle>,
+    /// All flows.
+    pub flows: FlowRegistry,
+    /// The broker's clock.
+    pub clock: Clock,
+    /// What the configuration sets.
+    pub settings: Settings,
+    server_id: String,
+    next_id: AtomicU64,
+    connections: Mutex<HashMap<ConnId, Handle>>,
+    half_open: Mutex<HalfOpen>,
+    accepted: AtomicU64,
+    protocol_errors: AtomicU64,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    ended: Mutex<BTreeMap<Ended, u64>>,
+    handshakes_under_way: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct HalfOpen {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Broker {
+    /// A broker under a policy. `server_id` should be random: clients tell servers apart by it.
+    pub fn new(policy: Arc<Policy>, settings: Settings, server_id: String) -> Arc<Self> {
+        Arc::new(Self {
+            world: World::new(policy),
+            flows: FlowRegistry::default(),
+            clock: Clock::default(),
+            settings,
+            server_id,
+            next_id: AtomicU64::new(1),
+            connections: Mutex::default(),
+            half_open: Mutex::default(),
+            accepted: AtomicU64::new(0),
+            protocol_errors: AtomicU64::new(0),
+            refused: Mutex::default(),
+            ended: Mutex::default(),
+            handshakes_under_way: AtomicUsize::new(0),
+        })
+    }
+
+    /// The INFO line for one client.
+    pub fn info(&self, id: ConnId, server: std::net::SocketAddr, client: std::net::SocketAddr) -> Vec<u8> {
+        let (host, client_ip) = (server.ip().to_string(), client.ip().to_string());
+        let info = Info {
+            server_id: &self.server_id,
+            server_name: &self.settings.server_name,
+            version: PROTOCOL_VERSION,
+            proto: 1,
+            host: &host,
+            port: server.port(),
+            headers: true,
+            max_payload: self.settings.payload_bytes_max,
+            tls_required: true,
+            tls_verify: true,
+            client_id: id.0,
+            client_ip: &client_ip,
+            ldm: false,
+        };
+        let mut out = Vec::with_capacity(320);
+        encode::info(&mut out, &info);
+        out
+    }
+
+    /// A number for a new connection.
+    pub fn next_id(&self) -> ConnId {
+        ConnId(self.next_id.fetch_add(1, Relaxed))
+    }
+
+    /// Takes a place among the handshakes under way, or says which bound is reached. The place is given back
+    /// when it is dropped.
+    pub fn take_half_open(self: &Arc<Self>, address: IpAddr) -> Result<HalfOpenPlace, &'static str> {
+        self.accepted.fetch_add(1, Relaxed);
+        let mut half_open = self.half_open.lock();
+        if half_open.total >= self.settings.half_open_max {
+            return Err("half-open");
+        }
+        let here = half_open.by_address.entry(address).or_insert(0);
+        if *here >= self.settings.half_open_per_address_max {
+            return Err("half-open-per-address");
+        }
+        *here += 1;
+        half_open.total += 1;
+        self.handshakes_under_way.store(half_open.total, Relaxed);
+        Ok(HalfOpenPlace {
+            broker: Arc::clone(self),
+            address,
+        })
+    }
+
+    /// Enters a connection; gives it back where there are too many.
+    pub fn enter(&self, handle: &Handle, id: ConnId) -> bool {
+        let mut connections = self.connections.lock();
+        let has_room = connections.len() < self.settings.connections_max;
+        if has_room {
+            connections.insert(id, handle.clone());
+        }
+        has_room
+    }
+
+    /// Takes a connection out and counts why it ended.
+    pub fn leave(&self, id: ConnId, why: Ended) {
+        self.connections.lock().remove(&id);
+        *self.ended.lock().entry(why).or_default() += 1;
+    }
+
+    /// Handles of all open connections.
+    pub fn connections(&self) -> Vec<(ConnId, Handle)> {
+        self.connections
+            .lock()
+            .iter()
+            .map(|(id, handle)| (*id, handle.clone()))
+            .collect()
+    }
+
+    /// How many connections are open.
+    pub fn connection_count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    /// Counts a client that got no session, by the rule it broke.
+    pub fn count_refused(&self, rule: &'static str) {
+        *self.refused.lock().entry(rule).or_default() += 1;
+    }
+
+    /// Counts a connection that did not keep to the protocol.
+    pub fn count_protocol_error(&self) {
+        self.protocol_errors.fetch_add(1, Relaxed);
+    }
+
+    /// What has been counted so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            accepted: self.accepted.load(Relaxed),
+            half_open: self.handshakes_under_way.load(Relaxed),
+            protocol_errors: self.protocol_errors.load(Relaxed),
+            refused: self.refused.lock().clone(),
+            ended: self
+                .ended
+                .lock()
+                .iter()
+                .map(|(why, count)| (why.to_string(), *count))
+                .collect(),
+        }
+    }
+}
+
+/// What has been counted of connections since the start.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Counts {
+    /// Sockets accepted.
+    pub accepted: u64,
+    /// Handshakes under way now.
+    pub half_open: usize,
+    /// Connections closed for a protocol error.
+    pub protocol_errors: u64,
+    /// Clients that got no session, by the rule they broke.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Sessions that have ended, by reason.
+    pub ended: BTreeMap<String, u64>,
+}
+
+/// A place among the handshakes under way.
+#[derive(Debug)]
+pub struct HalfOpenPlace {
+    broker: Arc<Broker>,
+    address: IpAddr,
+}
+
+impl Drop for HalfOpenPlace {
+    fn drop(&mut self) {
+        let mut half_open = self.broker.half_open.lock();
+        half_open.total -= 1;
+        self.broker.handshakes_under_way.store(half_open.total, Relaxed);
+        if let Some(here) = half_open.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                half_open.by_address.remove(&self.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Mutual TLS: what a listener needs to shake hands and know who came, or why they were refused.
+//!
+//! TLS 1.3 only, always with a client certificate, never resumed and never with early data: a resumed session
+//! would skip the verification. A [`TlsServer`] is immutable. To change a certificate, the roots or the CRLs,
+//! build a new one and swap it whole; then [`TlsServer::recheck`] says which open connections have to go.
+
+mod files;
+mod refused;
+mod verifier;
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use files::{ServerTlsFiles, read_certificates, read_crls, read_private_key};
+pub use refused::RefusedHandshake;
+pub use verifier::ClientVerifier;
+
+use crate::identity::Identity;
+use crate::identity::spiffe::SpiffeError;
+use verifier::{OneHandshake, Seen};
+
+/// What a server shows, and whom it believes.
+#[derive(Debug)]
+pub struct ServerTls {
+    /// The server's certificate, then its intermediates.
+    pub cert_chain: Vec<CertificateDer<'static>>,
+    /// The private key of the first certificate.
+    pub key: PrivateKeyDer<'static>,
+    /// Each trust domain with the roots that alone may vouch for it.
+    pub roots: Vec<(String, Vec<CertificateDer<'static>>)>,
+    /// The revocation lists. Where there are some, every issuer in every chain needs one that has not expired;
+    /// `None` revokes nothing.
+    pub crls: Option<Vec<CertificateRevocationListDer<'static>>>,
+    /// The longest life of a client's certificate, in days.
+    pub lifetime_max_days: u32,
+}
+
+/// Why a TLS configuration cannot be used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {file}: {error}")]
+    Read {
+        /// The file.
+        file: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A file that cannot be what it should be.
+    #[error("{file} has {bytes} bytes, at most {bytes_max} are read; is it the right file?")]
+    FileSize {
+        /// The file.
+        file: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A file in which the PEM section that is needed is missing or broken.
+    #[error("{file} has no {wanted}: {error}; expected PEM with -----BEGIN {label}-----")]
+    Pem {
+        /// The file.
+        file: String,
+        /// What was looked for.
+        wanted: &'static str,
+        /// Its PEM label.
+        label: &'static str,
+        /// What the PEM reader says.
+        error: String,
+    },
+    /// No server certificate.
+    #[error("the server has no certificate; make one with `exocom certs issue --server`")]
+    NoServerCertificate,
+    /// The key and the certificate do not belong together.
+    #[error("the server's key does not belong to its certificate; give the pair that was made together")]
+    KeyMismatch,
+    /// The key or the certificate is not usable.
+    #[error(
+        "the server's key or certificate cannot be used: {0}; use ECDSA P-256 or P-384, Ed25519, or RSA from 2,048 bits"
+    )]
+    ServerKey(rustls::Error),
+    /// No root at all, or none for one of the trust domains.
+    #[error("no root certificate is given{}; without one no client can connect", .trust_domain.as_ref().map(|domain| format!(" for the trust domain {domain:?}")).unwrap_or_default())]
+    NoRoots {
+        /// The trust domain without a root.
+        trust_domain: Option<String>,
+    },
+    /// A trust domain that is none.
+    #[error("{trust_domain:?} is not a trust domain: {error}")]
+    TrustDomain {
+        /// What the configuration says.
+        trust_domain: String,
+        /// What is wrong with it.
+        error: SpiffeError,
+    },
+    /// A root certificate that is none.
+    #[error("root {number} of the trust domain {trust_domain:?} cannot be used: {fault}")]
+    Root {
+        /// The trust domain it is bound to.
+        trust_domain: String,
+        /// Which one, from 1.
+        number: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// One key that vouches for two trust domains.
+    #[error(
+        "the trust domains {first:?} and {second:?} have the same root key; give each its own root, or one could speak for the other"
+    )]
+    RootBoundTwice {
+        /// One trust domain.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Revocation is configured, and there is no list.
+    #[error(
+        "revocation is configured, but there is no CRL in it; give one CRL for each issuer, or leave `crls` out"
+    )]
+    NoCrls,
+    /// A list that cannot be read.
+    #[error("CRL {number} cannot be used: {fault}")]
+    Crl {
+        /// Which one, from 1.
+        number: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Any of the above, found when the files named were put together.
+    #[error("{files}: {error}")]
+    InFiles {
+        /// The files.
+        files: String,
+        /// What is wrong with them.
+        error: Box<Self>,
+    },
+    /// The TLS provider cannot do TLS 1.3.
+    #[error("the TLS provider cannot be used: {0}")]
+    Provider(rustls::Error),
+}
+
+/// Why a handshake yielded no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The client broke a rule. It was told by a TLS alert.
+    #[error(transparent)]
+    Refused(RefusedHandshake),
+    /// The connection ended before the handshake did.
+    #[error("the connection was lost during the handshake: {0}")]
+    Lost(io::Error),
+}
+
+/// The server's side of TLS: immutable, cheap to share, swapped whole.
+#[derive(Debug, Clone)]
+pub struct TlsServer {
+    provider: Arc<CryptoProvider>,
+    shown: Arc<SingleCertAndKey>,
+    verifier: Arc<ClientVerifier>,
+}
+
+impl TlsServer {
+    /// Checks everything that can be checked before the first client comes.
+    pub fn new(tls: ServerTls) -> Result<Self, TlsConfigError> {
+        let provider = provider();
+        let verifier = ClientVerifier::new(&provider, tls.roots, tls.crls, tls.lifetime_max_days)?;
+        if tls.cert_chain.is_empty() {
+            return Err(TlsConfigError::NoServerCertificate);
+        }
+        let shown =
+            CertifiedKey::from_der(tls.cert_chain, tls.key, &provider).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsConfigError::KeyMismatch,
+                error => TlsConfigError::ServerKey(error),
+            })?;
+        let server = Self {
+            provider,
+            shown: Arc::new(SingleCertAndKey::from(shown)),
+            verifier: Arc::new(verifier),
+        };
+        server
+            .config(Arc::new(OneHandshake::new(server.verifier.clone())))
+            .map_err(TlsConfigError::Provider)?;
+        Ok(server)
+    }
+
+    /// Shakes hands with one client and says who it is. The caller limits the time that this may take.
+    pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, Identity), HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = self.handshake();
+        match TlsAcceptor::from(handshake.config.clone()).accept(io).await {
+            Ok(stream) => match handshake.identity() {
+                Some(identity) => Ok((stream, identity.clone())),
+                None => Err(HandshakeError::Refused(RefusedHandshake::no_certificate())),
+            },
+            Err(error) => Err(handshake.failure(error)),
+        }
+    }
+
+    /// One handshake, for a caller that drives rustls itself.
+    pub fn handshake(&self) -> Handshake {
+        let verifier = Arc::new(OneHandshake::new(self.verifier.clone()));
+        let config = self
+            .config(verifier.clone())
+            .expect("`new` made the same configuration with success");
+        Handshake {
+            config: Arc::new(config),
+            verifier,
+        }
+    }
+
+    /// Who a client is whose handshake was accepted earlier, or why it would be refused today. For open
+    /// connections, after the roots or CRLs have changed; `chain` is what rustls calls `peer_certificates`.
+    pub fn recheck(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now_unix_s: i64,
+    ) -> Result<Identity, RefusedHandshake> {
+        self.verifier.identify(chain, now_unix_s)
+    }
+
+    fn config(&self, verifier: Arc<OneHandshake>) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(self.shown.clone());
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(config)
+    }
+}
+
+/// One handshake. It owns what the verifier saw, since rustls forgets the certificates of a client that it
+/// refuses, and a refusal must say whose certificate it was.
+#[derive(Debug)]
+pub struct Handshake {
+    config: Arc<ServerConfig>,
+    verifier: Arc<OneHandshake>,
+}
+
+impl Handshake {
+    /// The configuration for this handshake, and for no other.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Who the client is. To be believed only after the handshake is complete: before that the client has not
+    /// shown that it has the certificate's key.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.verifier.seen()?.outcome.as_ref().ok()
+    }
+
+    /// Why the handshake failed, from the error that tokio-rustls gave.
+    pub fn failure(&self, error: io::Error) -> HandshakeError {
+        let Some(tls_error) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        else {
+            return HandshakeError::Lost(error);
+        };
+        HandshakeError::Refused(match self.verifier.seen() {
+            Some(Seen {
+                outcome: Err(refused),
+                ..
+            }) => refused.clone(),
+            Some(Seen { whose, .. }) => RefusedHandshake::new(tls_error, Some(whose.clone())),
+            None => RefusedHandshake::new(tls_error, None),
+        })
+    }
+}
+
+/// The TLS provider of this build.
+pub fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "aws-lc-rs"))]
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(provider)
+}

@@ -1,0 +1,198 @@
+//! One thread of the broker: a single-threaded runtime, the connections that live on it, and the tick that
+//! looks after them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::exchange::mailbox::ConnId;
+use crate::limits::TICK_MS;
+use crate::net::broker::Broker;
+use crate::net::connection::{Ended, Handle};
+use crate::net::listener::Accepted;
+use crate::net::tls::HandshakeError;
+use crate::policy::DenialReason;
+use crate::wire::encode::{self, ErrText};
+
+/// A thread, as listeners see it.
+#[derive(Debug)]
+pub struct Worker {
+    arrivals: mpsc::UnboundedSender<Accepted>,
+    load: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// Starts a thread. It ends when the worker is dropped and its last connection has ended.
+    pub fn start(index: usize, broker: Arc<Broker>) -> std::io::Result<(Self, JoinHandle<()>)> {
+        // Unbounded, but each arrival holds a place among the half-open handshakes, and those are bounded.
+        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let load = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let room = Room {
+            broker,
+            load: Arc::clone(&load),
+            connections: RefCell::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("exocom-{index}"))
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, Rc::new(room).live(receiver));
+            })?;
+        Ok((Self { arrivals, load }, thread))
+    }
+
+    /// How many connections and handshakes it has.
+    pub fn load(&self) -> usize {
+        self.load.load(Relaxed)
+    }
+
+    /// Hands over a socket.
+    pub fn take(&self, accepted: Accepted) {
+        self.load.fetch_add(1, Relaxed);
+        if self.arrivals.send(accepted).is_err() {
+            tracing::error!("a thread of the broker has ended; its share of new connections is lost");
+        }
+    }
+}
+
+struct Room {
+    broker: Arc<Broker>,
+    load: Arc<AtomicUsize>,
+    connections: RefCell<HashMap<ConnId, Handle>>,
+}
+
+impl Room {
+    async fn live(self: Rc<Self>, mut arrivals: mpsc::UnboundedReceiver<Accepted>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut policy_generation = self.broker.world.policy_generation();
+        let mut takes_arrivals = true;
+        while takes_arrivals || self.load.load(Relaxed) > 0 {
+            tokio::select! {
+                accepted = arrivals.recv(), if takes_arrivals => match accepted {
+                    Some(accepted) => {
+                        tokio::task::spawn_local(Rc::clone(&self).welcome(accepted));
+                    }
+                    None => takes_arrivals = false,
+                },
+                _ = tick.tick() => {
+                    let now_us = self.broker.clock.now_us();
+                    let generation = self.broker.world.policy_generation();
+                    let policy_changed = generation != policy_generation;
+                    policy_generation = generation;
+                    for handle in self.connections.borrow().values() {
+                        handle.tick(now_us, policy_changed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// From an accepted socket to the end of its connection.
+    async fn welcome(self: Rc<Self>, accepted: Accepted) {
+        let _counted = Counted(&self.load);
+        let Accepted {
+            socket,
+            address,
+            listener,
+            place,
+        } = accepted;
+        let broker = &self.broker;
+        let Ok(socket) = TcpStream::from_std(socket) else {
+            return;
+        };
+        let limit = Duration::from_millis(broker.settings.handshake_ms_max);
+        let tls = listener.tls.load_full();
+        // On the heap: a handshake needs far more room than the connection after it.
+        let handshake = Box::pin(tokio::time::timeout(limit, tls.accept(socket))).await;
+        drop(place);
+        let (stream, identity) = match handshake {
+            Ok(Ok(done)) => done,
+            Ok(Err(HandshakeError::Refused(refused))) => {
+                broker.count_refused(refused.rule);
+                let whose = refused.whose.as_deref().unwrap_or("nobody");
+                tracing::warn!(
+                    listener = listener.name, %address, rule = refused.rule, certificate = whose,
+                    "handshake refused: {}", refused.message
+                );
+                return;
+            }
+            Ok(Err(HandshakeError::Lost(error))) => {
+                broker.count_refused("handshake-lost");
+                tracing::debug!(listener = listener.name, %address, %error, "connection lost in the handshake");
+                return;
+            }
+            Err(_) => {
+                broker.count_refused("handshake-timeout");
+                tracing::warn!(listener = listener.name, %address, "handshake took too long, connection closed");
+                return;
+            }
+        };
+        let (socket, tls) = stream.into_inner();
+        let identity = Arc::new(identity);
+        let id = broker.next_id();
+        let info = broker.info(id, listener.address, address);
+        let admitted = broker.world.policy().admit(&identity, listener.zone.as_deref());
+        let zone = listener.zone.clone();
+        let now_us = broker.clock.now_us();
+        let handle = Handle::new(id, socket, tls, address, Arc::clone(&identity), zone, now_us);
+        let refused = match admitted {
+            Ok(_) if broker.enter(&handle, id) => None,
+            Ok(_) => Some(("connections", "too many connections".to_owned())),
+            Err(denial) => Some((
+                admission_rule(denial.reason()),
+                denial.rule_or_no_grant().to_string(),
+            )),
+        };
+        if let Some((why, rule)) = refused {
+            broker.count_refused(why);
+            tracing::warn!(
+                listener = listener.name, %address, sender = %identity.role, reason = why, rule, "connection refused"
+            );
+            let mut last_words = info;
+            encode::err(&mut last_words, ErrText::AuthorizationViolation);
+            handle.say_and_close(&last_words).await;
+            return;
+        }
+        tracing::info!(
+            connection = id.0, listener = listener.name, %address, sender = %identity.role, serial = %identity.serial,
+            "connected"
+        );
+        self.connections.borrow_mut().insert(id, handle.clone());
+        let ended: Ended = Box::pin(handle.run(broker, &info)).await;
+        self.connections.borrow_mut().remove(&id);
+        broker.leave(id, ended);
+        tracing::info!(connection = id.0, sender = %identity.role, reason = %ended, "disconnected");
+    }
+}
+
+/// The stable name under which a refusal by the policy is counted.
+const fn admission_rule(reason: DenialReason) -> &'static str {
+    match reason {
+        DenialReason::UnknownService => "unknown-service",
+        DenialReason::WrongZone => "wrong-zone",
+        DenialReason::WrongTrustDomain => "wrong-trust-domain",
+        DenialReason::NotAService => "not-a-service",
+        _ => "not-admitted",
+    }
+}
+
+/// One connection or handshake less when it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

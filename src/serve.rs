@@ -1,0 +1,497 @@
+//! A running broker: the only place where the rooms meet. Starts them, reloads what changes, stops them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
+use parking_lot::Mutex;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::config::{Config, ListenerConfig};
+use crate::console::admin::{AdminError, AdminSocket};
+use crate::console::status::{ConnectionStatus, FlowStatus, ListenerStatus, PolicyStatus, Status};
+use crate::net::broker::{Broker, Settings};
+use crate::net::listener::{Listener, accept};
+use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
+use crate::net::worker::Worker;
+use crate::policy::Policy;
+use crate::policy_files::{LoadError, load_sources};
+use crate::traffic::flow::FlowTotals;
+
+/// How long changes of the policy's files must have settled before they are read, in milliseconds.
+const SETTLED_MS: u64 = 200;
+
+/// Connections waiting to be accepted by one listener.
+const BACKLOG: u32 = 1024;
+
+/// Why the broker does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyLoadError),
+    /// A certificate, key or root cannot be used.
+    #[error("[listener.{listener}] {error}")]
+    Tls {
+        /// The listener.
+        listener: String,
+        /// What is wrong.
+        error: TlsConfigError,
+    },
+    /// A port cannot be opened.
+    #[error("[listener.{listener}] cannot listen on {address}: {error}{}", remedy(.error))]
+    Bind {
+        /// The listener.
+        listener: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The admin socket cannot be opened.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The system gives no thread, timer or randomness.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The system gives no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// Why a policy is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyLoadError {
+    /// Its files cannot be read.
+    #[error("policy: {0}")]
+    Load(#[from] LoadError),
+    /// It has mistakes; the text shows each with its place.
+    #[error("{0}\nthe policy is refused; `exocom policy check` says the same without a broker")]
+    Compile(String),
+    /// It asks for what this version cannot do.
+    #[error(
+        "{rule}: [message.\"{pattern}\"] asks for delivery = \"at-least-once\", which this version of ExoCom cannot \
+         do yet; it would rather not start than deliver less than asked. Write delivery = \"at-most-once\", or \
+         leave the key out."
+    )]
+    AtLeastOnce {
+        /// The line that asks.
+        rule: String,
+        /// The names it asks for.
+        pattern: String,
+    },
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or set another address",
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+/// Reads and compiles the policy, and refuses what this version cannot keep.
+pub fn load_policy(path: &Path) -> Result<Policy, PolicyLoadError> {
+    let sources = load_sources(&[path.to_owned()])?;
+    let compiled = Policy::compile(&sources)
+        .map_err(|errors| PolicyLoadError::Compile(errors.diagnostics().render(false)))?;
+    for warning in compiled.warnings.iter() {
+        let place = warning.place();
+        tracing::warn!(
+            "policy {}:{}:{}: {}",
+            place.file,
+            place.line,
+            place.column,
+            warning.message()
+        );
+    }
+    if let Some((pattern, rule)) = compiled.policy.requires_durable_delivery().next() {
+        return Err(PolicyLoadError::AtLeastOnce {
+            rule: rule.to_string(),
+            pattern: pattern.to_string(),
+        });
+    }
+    Ok(compiled.policy)
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    lame_duck_ms: u64,
+    accepting: Vec<AbortHandle>,
+    watching: Vec<AbortHandle>,
+    workers: Arc<[Worker]>,
+    threads: Vec<JoinHandle<()>>,
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+/// What a reload and a status need.
+#[derive(Debug)]
+struct Shared {
+    broker: Arc<Broker>,
+    config: Config,
+    listeners: Vec<Arc<Listener>>,
+    refused_change: Mutex<Option<String>>,
+}
+
+impl Server {
+    /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
+    pub async fn start(config: Config) -> Result<Self, ServeError> {
+        raise_file_limit(config.limits.connections);
+        let policy = load_policy(&config.policy)?;
+        let mut listeners = Vec::new();
+        let mut sockets = Vec::new();
+        for listener in &config.listeners {
+            let tls = load_tls(&config, listener, policy.trust_domain())?;
+            let failed = |error| ServeError::Bind {
+                listener: listener.name.clone(),
+                address: listener.address,
+                error,
+            };
+            let socket = bind(listener.address).map_err(failed)?;
+            let address = socket.local_addr().map_err(failed)?;
+            listeners.push(Arc::new(Listener {
+                name: listener.name.clone(),
+                zone: listener.zone.as_deref().map(Arc::from),
+                address,
+                tls: ArcSwap::from_pointee(tls),
+            }));
+            sockets.push(socket);
+        }
+        let admin = AdminSocket::bind(&config.admin_socket)?;
+        let services = policy.services().len();
+        let version = policy.version().to_owned();
+        let broker = Broker::new(Arc::new(policy), settings(&config), server_id()?);
+        let threads = config
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+        let started: Vec<_> = (0..threads)
+            .map(|index| Worker::start(index, Arc::clone(&broker)))
+            .collect::<Result<_, _>>()
+            .map_err(ServeError::Thread)?;
+        let (workers, threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        let workers: Arc<[Worker]> = workers.into();
+        let accepting = listeners
+            .iter()
+            .zip(sockets)
+            .map(|(listener, socket)| {
+                let task = accept(
+                    Arc::clone(listener),
+                    socket,
+                    Arc::clone(&broker),
+                    Arc::clone(&workers),
+                );
+                tokio::spawn(task).abort_handle()
+            })
+            .collect();
+        let lame_duck_ms = config.limits.lame_duck_ms;
+        let shared = Arc::new(Shared {
+            broker,
+            config,
+            listeners,
+            refused_change: Mutex::default(),
+        });
+        let status = Arc::clone(&shared);
+        let admin = tokio::spawn(admin.serve(Arc::new(move || status.status()))).abort_handle();
+        let (watcher, reloading) = watch(&shared);
+        for listener in &shared.listeners {
+            let zone = listener.zone.as_deref().unwrap_or("all");
+            tracing::info!(listener = listener.name, address = %listener.address, zone, "listening");
+        }
+        tracing::info!(policy = version, services, "ready");
+        let watching = vec![admin, reloading];
+        Ok(Self {
+            shared,
+            lame_duck_ms,
+            accepting,
+            watching,
+            workers,
+            threads,
+            _watcher: watcher,
+        })
+    }
+
+    /// Where each listener really listens, in the order of their names.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared
+            .listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect()
+    }
+
+    /// Takes what has changed in the policy's and the certificates' files. What cannot be used leaves the old
+    /// in force, with a line in the log.
+    pub fn reload(&self) {
+        self.shared.reload_policy();
+        self.shared.reload_tls();
+    }
+
+    /// Stops: no more connections, a notice to all clients, then an end to each, spread over the configured
+    /// time; returns when all have ended.
+    pub async fn stop(self) {
+        for task in self.accepting.iter().chain(&self.watching) {
+            task.abort();
+        }
+        let broker = &self.shared.broker;
+        let mut left = broker.connections();
+        tracing::info!(connections = left.len(), "stopping");
+        for (_, handle) in &left {
+            handle.announce_lame_duck();
+        }
+        // A fifth of the time for clients to leave by themselves, the rest to end those that stay one by one.
+        tokio::time::sleep(Duration::from_millis(self.lame_duck_ms / 5)).await;
+        left.retain(|(_, handle)| !handle.has_ended());
+        let pause =
+            Duration::from_millis(self.lame_duck_ms * 4 / 5) / u32::try_from(left.len()).unwrap_or(1).max(1);
+        for (_, handle) in left {
+            handle.end();
+            tokio::time::sleep(pause).await;
+        }
+        for (_, handle) in broker.connections() {
+            handle.end();
+        }
+        drop(self.workers);
+        let threads = self.threads;
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        if tokio::time::timeout(Duration::from_secs(5), joined)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some connections did not end in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Shared {
+    fn reload_policy(&self) {
+        let old = self.broker.world.policy();
+        match load_policy(&self.config.policy) {
+            Ok(policy) => {
+                *self.refused_change.lock() = None;
+                if policy.version() == old.version() {
+                    return;
+                }
+                tracing::info!(from = old.version(), to = policy.version(), "policy changed");
+                let moved = policy.trust_domain() != old.trust_domain();
+                self.broker.world.set_policy(Arc::new(policy));
+                if moved {
+                    self.reload_tls();
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    kept = old.version(),
+                    "the changed policy is refused, the old one stays: {error}"
+                );
+                *self.refused_change.lock() = Some(error.to_string());
+            }
+        }
+    }
+
+    fn reload_tls(&self) {
+        let policy = self.broker.world.policy();
+        for (listener, config) in self.listeners.iter().zip(&self.config.listeners) {
+            match load_tls(&self.config, config, policy.trust_domain()) {
+                Ok(tls) => listener.tls.store(Arc::new(tls)),
+                Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error}"),
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let broker = &self.broker;
+        let policy = broker.world.policy();
+        let now_us = broker.clock.now_us();
+        let mut connections: Vec<_> = broker
+            .connections()
+            .into_iter()
+            .map(|(id, handle)| {
+                let about = handle.about.lock().clone();
+                ConnectionStatus {
+                    id: id.0,
+                    sender: handle.identity.role.to_string(),
+                    address: handle.address.to_string(),
+                    zone: handle.zone.as_deref().map(str::to_owned),
+                    name: about.name,
+                    client: about.client,
+                    age_s: now_us.saturating_sub(handle.since_us) / 1_000_000,
+                    expires_unix_s: handle.identity.expires_unix_s,
+                    subscriptions: about.subscriptions,
+                    pending_replies: handle.pending_replies(),
+                    outbox_bytes: handle.outbox_bytes(),
+                }
+            })
+            .collect();
+        connections.sort_by_key(|connection| connection.id);
+        let flows = broker
+            .flows
+            .totals()
+            .into_iter()
+            .filter(|(_, totals)| *totals != FlowTotals::default());
+        let flows = flows.map(|(key, totals)| FlowStatus {
+            sender: key.sender.to_string(),
+            message: key.message.to_string(),
+            receiver: key.receiver.map(|receiver| receiver.to_string()),
+            messages: totals.messages,
+            bytes: totals.bytes,
+            denied: totals.denied,
+            dropped: totals.dropped,
+            no_receiver: totals.no_receiver,
+            responses: totals.responses,
+            response_us_mean: totals.response_us_sum.checked_div(totals.responses).unwrap_or(0),
+            response_us_max: totals.response_us_max,
+            unanswered: totals.unanswered,
+            replies_dropped: totals.replies_dropped,
+        });
+        Status {
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: now_us / 1_000_000,
+            policy: PolicyStatus {
+                path: self.config.policy.display().to_string(),
+                version: policy.version().to_owned(),
+                services: policy.services().len(),
+                refused_change: self.refused_change.lock().clone(),
+            },
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| ListenerStatus {
+                    name: listener.name.clone(),
+                    address: listener.address.to_string(),
+                    zone: listener.zone.as_deref().map(str::to_owned),
+                })
+                .collect(),
+            counts: serde_json::to_value(broker.counts()).expect("counts are plain numbers"),
+            connections,
+            flows: flows.collect(),
+        }
+    }
+}
+
+/// Watches the policy's files and reloads when they have changed. Where the system cannot watch, SIGHUP still
+/// works.
+fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHandle) {
+    let (changed, mut changes) = mpsc::channel::<()>(1);
+    let reloading = Arc::clone(shared);
+    let task = tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            // An editor writes in several steps.
+            tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
+            while changes.try_recv().is_ok() {}
+            let shared = Arc::clone(&reloading);
+            if tokio::task::spawn_blocking(move || shared.reload_policy())
+                .await
+                .is_err()
+            {
+                tracing::error!("reloading the policy failed; the old one stays");
+            }
+        }
+    });
+    let on_event = move |event: notify::Result<notify::Event>| {
+        let is_read = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(notify::event::AccessMode::Write)));
+        if event.is_ok_and(|event| !is_read(&event.kind)) {
+            // A full channel has a reload waiting already.
+            let _: Result<(), _> = changed.try_send(());
+        }
+    };
+    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+        watcher.watch(
+            &watched_folder(&shared.config.policy),
+            RecursiveMode::NonRecursive,
+        )?;
+        Ok(watcher)
+    });
+    let watcher = watcher
+        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy; send SIGHUP after a change"))
+        .ok();
+    (watcher, task.abort_handle())
+}
+
+/// A file is replaced by renaming another onto it, so it is its folder that is watched.
+fn watched_folder(policy: &Path) -> PathBuf {
+    if policy.is_dir() {
+        return policy.to_owned();
+    }
+    match policy.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> Result<TlsServer, ServeError> {
+    let roots = listener
+        .roots
+        .iter()
+        .map(|(domain, file)| (domain.as_deref().unwrap_or(trust_domain).to_owned(), file.clone()));
+    let files = ServerTlsFiles {
+        certificate: config.certificate.clone(),
+        key: config.key.clone(),
+        roots: roots.collect(),
+        crls: listener.crls.clone(),
+        lifetime_max_days: config.limits.certificate_life_days,
+    };
+    files.load().map_err(|error| ServeError::Tls {
+        listener: listener.name.clone(),
+        error,
+    })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        server_name: config.name.clone(),
+        payload_bytes_max: config.limits.payload_bytes,
+        handshake_ms_max: config.limits.handshake_ms,
+        half_open_max: config.limits.half_open,
+        half_open_per_address_max: config.limits.half_open_per_address,
+        connections_max: config.limits.connections,
+    }
+}
+
+fn server_id() -> Result<String, ServeError> {
+    let mut random = [0; 20];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| ServeError::Random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02X}")).collect())
+}
+
+/// Every connection is a file; the system's soft limit is often 1,024.
+fn raise_file_limit(connections_max: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < connections_max as u64 + 64 {
+        tracing::warn!(
+            files,
+            connections = connections_max,
+            "the system lets this process open fewer files than the connections it may have; raise `ulimit -n`"
+        );
+    }
+}
