@@ -354,7 +354,7 @@ roots = ["certs/ca.pem", { trust-domain = "partner.example", file = "certs/partn
             "zone = \"dmz\"",
             "crls = []",
             "x.toml:12:8",
-            "checks nothing\nhelp: name",
+            "name the files, or leave crls out",
         );
         check("[listener.dmz]", "[other]", "x.toml:", "unknown field `other`");
         check("[tls]", "[tls", "x.toml:6:5", "error");

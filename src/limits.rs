@@ -6,12 +6,37 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// A SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
 pub const SPIFFE_ID_BYTES_MAX: usize = 2048;
 
+/// A SPIFFE trust domain, in bytes (SPIFFE-ID, section 2.1).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+/// The name of a service, zone or operator, in bytes: a DNS label, since it becomes a host name, a queue group
+/// and a file name sooner or later.
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// A certificate's serial number, in bytes (RFC 5280, section 4.1.2.2).
+pub const CERT_SERIAL_BYTES_MAX: usize = 20;
+
+/// How much of a text that came from outside is repeated in a refusal, in bytes. A line of a log, not more.
+pub const QUOTED_BYTES_MAX: usize = 128;
+
 /// The life of a client's certificate, in days, unless the configuration says otherwise. The CA/Browser
 /// Forum's limit of the years in which such certificates were still made by hand.
 pub const CERT_LIFE_DAYS_MAX: u32 = 398;
 
 /// The life of a certificate issued by `exocom certs`, in days.
 pub const CERT_LIFE_DAYS_ISSUED: u32 = 7;
+
+/// The life of the root made by `exocom certs init`, in days: ten years.
+pub const ROOT_LIFE_DAYS_ISSUED: u32 = 3652;
+
+/// How far before its making a certificate of ours begins, in seconds: clocks of machines differ.
+pub const CERT_BACKDATE_S: i64 = 300;
+
+/// A PEM file of certificates or a key, in bytes: some 500 certificates, more than any chain or root set.
+pub const PEM_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A file of certificate revocation lists, in bytes: some 400,000 revoked certificates.
+pub const CRL_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A policy, all its files together, in bytes: some 10,000 services with 100 names each.
 pub const POLICY_BYTES_MAX: usize = 64 << 20;
@@ -64,12 +89,6 @@ pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
 
 /// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one.
 pub const INBOX_PATTERNS_PER_CONNECTION_MAX: usize = 64;
-/// The name of a service, zone or operator, in bytes: a DNS label, since it becomes a host name, a queue group
-/// and a file name sooner or later.
-pub const LABEL_BYTES_MAX: usize = 63;
-
-/// A trust domain, in bytes (SPIFFE-ID, section 2.1).
-pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
 /// Diagnostics of one policy that are kept; further ones are counted. Nobody reads more, and a generated file
 /// can repeat one mistake a million times.
@@ -144,24 +163,3 @@ pub const THREADS_MAX: usize = 256;
 
 /// The configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
-
-/// The name of a service or an operator, in bytes: that of a DNS label, so that it can name a host too.
-pub const SERVICE_NAME_BYTES_MAX: usize = 63;
-
-/// A certificate's serial number, in bytes (RFC 5280, section 4.1.2.2).
-pub const CERT_SERIAL_BYTES_MAX: usize = 20;
-
-/// How much of a text that came from outside is repeated in a refusal, in bytes. A line of a log, not more.
-pub const QUOTED_BYTES_MAX: usize = 128;
-
-/// The life of the root made by `exocom certs init`, in days: ten years.
-pub const ROOT_LIFE_DAYS_ISSUED: u32 = 3652;
-
-/// How far before its making a certificate of ours begins, in seconds: clocks of machines differ.
-pub const CERT_BACKDATE_S: i64 = 300;
-
-/// A PEM file of certificates or a key, in bytes: some 500 certificates, more than any chain or root set.
-pub const PEM_FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// A file of certificate revocation lists, in bytes: some 400,000 revoked certificates.
-pub const CRL_FILE_BYTES_MAX: u64 = 16 << 20;

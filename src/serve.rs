@@ -11,7 +11,7 @@ use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig};
@@ -384,13 +384,14 @@ impl Shared {
 /// Watches the policy's files and reloads when they have changed. Where the system cannot watch, SIGHUP still
 /// works.
 fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHandle) {
-    let (changed, mut changes) = mpsc::channel::<()>(1);
+    let changed = Arc::new(Notify::new());
+    let changes = Arc::clone(&changed);
     let reloading = Arc::clone(shared);
     let task = tokio::spawn(async move {
-        while changes.recv().await.is_some() {
+        loop {
+            changes.notified().await;
             // An editor writes in several steps.
             tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
-            while changes.try_recv().is_ok() {}
             let shared = Arc::clone(&reloading);
             if tokio::task::spawn_blocking(move || shared.reload_policy())
                 .await
@@ -403,8 +404,7 @@ fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHand
     let on_event = move |event: notify::Result<notify::Event>| {
         let is_read = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(notify::event::AccessMode::Write)));
         if event.is_ok_and(|event| !is_read(&event.kind)) {
-            // A full channel has a reload waiting already.
-            let _: Result<(), _> = changed.try_send(());
+            changed.notify_one();
         }
     };
     let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Role;
 use super::quoted::Quoted;
-use crate::limits::{SERVICE_NAME_BYTES_MAX, SPIFFE_ID_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
+use crate::limits::{LABEL_BYTES_MAX, SPIFFE_ID_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
 
 /// The first path segment of an operator's ID, and so no service's name.
 const OPERATOR: &str = "operator";
@@ -55,7 +55,7 @@ pub enum SpiffeError {
     #[error("expected the path to be \"/<service>\" or \"/operator/<name>\"")]
     Role,
     /// The name of a service or operator that is not safe.
-    #[error("expected a name of 1 to {SERVICE_NAME_BYTES_MAX} characters of A-Z, a-z, 0-9, '_' and '-'")]
+    #[error("expected a name of 1 to {LABEL_BYTES_MAX} characters of A-Z, a-z, 0-9, '_' and '-'")]
     Name,
 }
 
@@ -184,7 +184,7 @@ fn checked_path(path: &[u8]) -> Result<&str, SpiffeError> {
 /// Checks the name of a service or operator.
 fn name(name: &str) -> Result<Arc<str>, SpiffeError> {
     let is_allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    if name.is_empty() || name.len() > SERVICE_NAME_BYTES_MAX || !name.bytes().all(is_allowed) {
+    if name.is_empty() || name.len() > LABEL_BYTES_MAX || !name.bytes().all(is_allowed) {
         return Err(SpiffeError::Name);
     }
     Ok(name.into())

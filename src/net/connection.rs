@@ -434,13 +434,10 @@ impl Handle {
                 break;
             }
             locked.tls.read_tls(&mut rest).map_err(|_| Ended::Lost)?;
-            let state = match locked.tls.process_new_packets() {
-                Ok(state) => state,
-                Err(_) => {
-                    // The alert that says what was wrong.
-                    self.flush(&mut locked);
-                    return Err(Ended::Lost);
-                }
+            let Ok(state) = locked.tls.process_new_packets() else {
+                // The alert that says what was wrong.
+                self.flush(&mut locked);
+                return Err(Ended::Lost);
             };
             is_eof |= state.peer_has_closed();
         }

@@ -283,11 +283,15 @@ mod tests {
             generation: 12,
         };
         assert_eq!(
-            written(|out| drop(message(out, true, b"a.b", b"7", Some(token), &content))),
+            written(|out| {
+                message(out, true, b"a.b", b"7", Some(token), &content);
+            }),
             "HMSG a.b 7 _R.3.12 35 37\r\nNATS/1.0\r\nExo-Sender: web\r\nA: 1\r\n\r\nhi\r\n"
         );
         assert_eq!(
-            written(|out| drop(message(out, false, b"a.b", b"7", None, &content))),
+            written(|out| {
+                message(out, false, b"a.b", b"7", None, &content);
+            }),
             "MSG a.b 7 2\r\nhi\r\n"
         );
     }
