@@ -52,8 +52,12 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
             .copied()
             .context("the configuration has one listener")?;
         say(&format!("ready {address}"))?;
-        say(&format!("certificates {}", folder.path().join("certs").display()))?;
-        say(&format!("admin {}", folder.path().join("admin.sock").display()))?;
+        // Whoever started it may read no further than the first line.
+        let shown = say(&format!("certificates {}", folder.path().join("certs").display()))
+            .and_then(|()| say(&format!("admin {}", folder.path().join("admin.sock").display())));
+        if let Err(error) = shown {
+            tracing::debug!(%error, "standard output is closed");
+        }
         serve_until_signal(server).await
     })
 }
