@@ -2,7 +2,10 @@
 
 #![allow(
     unreachable_pub,
-    reason = "a test binary has no outside; pub says: for the other modules"
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test binary has no outside, and its helpers may fail a test and tell why"
 )]
 
 mod smoke;
