@@ -5,9 +5,14 @@
 //! [`Permit`](crate::policy::Permit), or an answer without the token that the request left.
 
 pub mod directory;
+mod handover;
+mod inbox;
 pub mod mailbox;
 pub mod options;
 pub mod replies;
 pub mod route;
 pub mod session;
+mod subscriptions;
 pub mod turn;
+mod ways;
+pub mod world;

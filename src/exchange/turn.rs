@@ -15,6 +15,10 @@ use crate::exchange::route::Route;
 use crate::wire::decode::Publish;
 use crate::wire::encode::{Content, Reason, ReplyToken};
 use crate::wire::headers::{self, CleanLines};
+use crate::wire::printable;
+
+/// How much of a hostile name goes into a log line, in bytes.
+const SHOWN_BYTES_MAX: usize = 128;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -233,6 +237,15 @@ impl<P> Turn<P> {
         if let Some(inbox) = message.reply.clone() {
             self.refusals.push(Refused { inbox, reason, rule });
         }
+    }
+
+    /// Remembers a denial for the log.
+    pub(super) fn notice(&mut self, action: &'static str, subject: &[u8], rule: &str) {
+        self.denials.push(DenialNotice {
+            action,
+            subject: printable(subject, SHOWN_BYTES_MAX),
+            rule: rule.to_owned(),
+        });
     }
 
     /// Whether anything waits to be handed over.

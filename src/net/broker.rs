@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::exchange::mailbox::ConnId;
-use crate::exchange::session::World;
+use crate::exchange::world::World;
 use crate::net::clock::Clock;
 use crate::net::connection::{Ended, Handle};
 use crate::policy::Policy;

@@ -1,0 +1,284 @@
+//! One connection as a sender: gives what its turn gathered to the receivers, and accounts for what they did not
+//! take.
+//!
+//! Owned by the connection's session. Each receiver is locked once; nothing is handed over without the route of a
+//! permit, or the token that a request left. Nothing here decides.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::exchange::mailbox::{ConnId, NotTaken, Peer};
+use crate::exchange::replies::{Pending, Siblings};
+use crate::exchange::route::Route;
+use crate::exchange::turn::{Answer, Batch, Delivery, MessageRef, Turn};
+use crate::exchange::ways::{Way, Ways};
+use crate::exchange::world::World;
+use crate::wire::encode::{self, ErrText, Reason, Refusal};
+
+/// How often a message is routed anew because its receiver left while it was on its way.
+const RETRIES_MAX: u8 = 3;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Handover<P> {
+    peer: P,
+    /// The headers that name the sender.
+    stamp: Box<[u8]>,
+    /// Whether its own messages come back to it.
+    pub(super) echo: bool,
+}
+
+impl<P: Peer> Handover<P> {
+    /// That of a connection whose messages are stamped so.
+    pub(super) fn new(peer: P, stamp: Box<[u8]>) -> Self {
+        Self {
+            peer,
+            stamp,
+            echo: true,
+        }
+    }
+
+    /// Gives a permitted message to the batches of its receivers.
+    pub(super) fn send(&self, route: &Rc<Route<P>>, message: &MessageRef, retries: u8, turn: &mut Turn<P>) {
+        let mut chosen = std::mem::take(&mut turn.chosen);
+        route.choose(self.skipped(), |target| chosen.push(target));
+        if chosen.is_empty() {
+            route.count_no_receiver();
+            turn.refuse(message, Reason::NoReceiver, None);
+        }
+        let siblings = message.reply.as_ref().and_then(|_| Siblings::of(chosen.len()));
+        let used = turn.use_route(route);
+        for target in chosen.drain(..) {
+            let delivery = Delivery {
+                route: used,
+                target,
+                message: message.clone(),
+                siblings: siblings.clone(),
+                retries,
+            };
+            turn.add(&route.target(target).peer, delivery);
+        }
+        turn.chosen = chosen;
+    }
+
+    /// Hands over everything that the turn gathered. After this returns, it is in the receivers' outboxes, or
+    /// accounted for with the reason why not.
+    pub(super) fn finish(
+        &self,
+        world: &World<P>,
+        ways: &mut Ways<P>,
+        buffer: &[u8],
+        turn: &mut Turn<P>,
+        now_us: u64,
+    ) {
+        if !turn.has_messages() {
+            return;
+        }
+        self.hand_over_answers(buffer, turn, now_us);
+        while turn.has_messages() {
+            self.tell_refusals(ways.policy().version(), buffer, turn);
+            for (delivery, why) in self.hand_over_batches(buffer, turn, now_us) {
+                self.account_for(world, ways, &delivery, why, turn);
+            }
+        }
+        turn.clear();
+    }
+
+    fn hand_over_answers(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) {
+        if turn.answers.is_empty() {
+            return;
+        }
+        let answers = std::mem::take(&mut turn.answers);
+        let mut closed: Vec<(Pending<P>, Answer)> = Vec::with_capacity(answers.len());
+        let mut unknown = Vec::new();
+        self.peer.with_mailbox(|mailbox| {
+            for answer in answers {
+                match mailbox.replies.close(answer.token) {
+                    Some(pending) => closed.push((pending, answer)),
+                    None => unknown.push(answer),
+                }
+            }
+        });
+        for answer in unknown {
+            let subject = buffer.get(answer.subject).unwrap_or_default();
+            turn.notice("reply", subject, "no such request");
+            encode::err(&mut turn.control, ErrText::PublishDenied(subject));
+        }
+        closed.sort_by_key(|(pending, _)| pending.requester.id());
+        for same in closed.chunk_by(|(a, _), (b, _)| a.requester.id() == b.requester.id()) {
+            let Some((first, _)) = same.first() else { continue };
+            first.requester.with_mailbox(|mailbox| {
+                for (pending, answer) in same {
+                    pending
+                        .flow
+                        .count_response(now_us.saturating_sub(pending.opened_us));
+                    if let Some(siblings) = &pending.siblings {
+                        siblings.answered();
+                    }
+                    let content = turn.content(&self.stamp, buffer, &answer.message);
+                    if mailbox.answer(&pending.inbox, &content).is_err() {
+                        pending.flow.count_reply_dropped();
+                    }
+                }
+            });
+        }
+    }
+
+    /// Tells the client which of its requests cannot succeed, after the errors that belong to them.
+    fn tell_refusals(&self, policy: &str, buffer: &[u8], turn: &mut Turn<P>) {
+        if turn.control.is_empty() && turn.refusals.is_empty() {
+            return;
+        }
+        let Turn {
+            control, refusals, ..
+        } = turn;
+        self.peer.with_mailbox(|mailbox| {
+            mailbox.outbox.bytes_mut().extend_from_slice(control);
+            for refused in refusals.drain(..) {
+                let inbox = buffer.get(refused.inbox).unwrap_or_default();
+                let rule = refused.rule.as_deref();
+                mailbox.refuse(
+                    inbox,
+                    &Refusal {
+                        reason: refused.reason,
+                        rule,
+                        policy,
+                    },
+                );
+            }
+        });
+        control.clear();
+    }
+
+    /// Gives each receiver its batch; gives back what was not taken.
+    fn hand_over_batches(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) -> Vec<(Delivery, NotTaken)> {
+        let batches = turn.take_batches();
+        let mut not_taken = Vec::new();
+        for Batch { peer, deliveries } in batches {
+            peer.with_mailbox(|mailbox| {
+                for delivery in deliveries {
+                    let route = turn.route(&delivery);
+                    let target = route.target(delivery.target);
+                    let content = turn.content(&self.stamp, buffer, &delivery.message);
+                    let pending = delivery.message.reply.clone().map(|inbox| {
+                        || Pending {
+                            requester: self.peer.clone(),
+                            inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
+                            flow: Arc::clone(&target.flow),
+                            opened_us: now_us,
+                            deadline_us: now_us.saturating_add(reply_within_us(route)),
+                            siblings: delivery.siblings.clone(),
+                        }
+                    });
+                    let name = route.name().as_str().as_bytes();
+                    match mailbox.deliver(&target.subscription, name, &content, pending) {
+                        Ok(()) => target.flow.count_delivered(content.payload.len()),
+                        Err(why) => not_taken.push((delivery, why)),
+                    }
+                }
+            });
+            if !peer.is_ready() {
+                turn.slow.push(peer);
+            }
+        }
+        not_taken
+    }
+
+    /// A delivery that its receiver did not take: goes to another instance where the first has left, or is
+    /// counted and, for a request, told.
+    fn account_for(
+        &self,
+        world: &World<P>,
+        ways: &mut Ways<P>,
+        delivery: &Delivery,
+        why: NotTaken,
+        turn: &mut Turn<P>,
+    ) {
+        let route = Rc::clone(turn.route(delivery));
+        let target = route.target(delivery.target);
+        if why == NotTaken::Gone && target.subscription.queue.is_some() && delivery.retries < RETRIES_MAX {
+            ways.notice_subscriptions(world);
+            if let Way::Open(route) = ways.find(world, route.name().as_str().as_bytes(), turn) {
+                return self.send_to_group(&route, delivery, target.subscription.queue.as_deref(), turn);
+            }
+        }
+        target.flow.count_dropped();
+        if delivery
+            .siblings
+            .as_ref()
+            .is_none_or(|siblings| siblings.one_less())
+        {
+            let reason = if why == NotTaken::Full {
+                Reason::Overloaded
+            } else {
+                Reason::ReceiverLost
+            };
+            turn.refuse(&delivery.message, reason, None);
+        }
+    }
+
+    /// Sends a message that one of a group did not take to another of the same group.
+    fn send_to_group(
+        &self,
+        route: &Rc<Route<P>>,
+        delivery: &Delivery,
+        queue: Option<&[u8]>,
+        turn: &mut Turn<P>,
+    ) {
+        let mut chosen = None;
+        route.choose(self.skipped(), |target| {
+            if route.target(target).subscription.queue.as_deref() == queue {
+                chosen = Some(target);
+            }
+        });
+        let Some(target) = chosen else {
+            route.count_no_receiver();
+            if delivery
+                .siblings
+                .as_ref()
+                .is_none_or(|siblings| siblings.one_less())
+            {
+                turn.refuse(&delivery.message, Reason::NoReceiver, None);
+            }
+            return;
+        };
+        let used = turn.use_route(route);
+        let retry = Delivery {
+            route: used,
+            target,
+            retries: delivery.retries + 1,
+            ..delivery.clone()
+        };
+        turn.add(&route.target(target).peer, retry);
+    }
+
+    /// The connection itself, where it wants no echo.
+    fn skipped(&self) -> Option<ConnId> {
+        (!self.echo).then(|| self.peer.id())
+    }
+}
+
+/// Tells the requesters of requests that cannot succeed any more.
+pub(super) fn give_up<P: Peer>(mut requests: Vec<Pending<P>>, reason: Reason, policy: &str) {
+    requests.retain(Pending::give_up);
+    requests.sort_by_key(|pending| pending.requester.id());
+    for same in requests.chunk_by(|a, b| a.requester.id() == b.requester.id()) {
+        let Some(first) = same.first() else { continue };
+        first.requester.with_mailbox(|mailbox| {
+            for pending in same {
+                mailbox.refuse(
+                    &pending.inbox,
+                    &Refusal {
+                        reason,
+                        rule: None,
+                        policy,
+                    },
+                );
+            }
+        });
+    }
+}
+
+fn reply_within_us<P: Peer>(route: &Route<P>) -> u64 {
+    u64::try_from(route.permit().terms().reply_within.as_micros()).unwrap_or(u64::MAX)
+}

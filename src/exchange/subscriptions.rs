@@ -1,0 +1,190 @@
+//! What one connection listens to.
+//!
+//! Owned by the connection's session, which alone enters its subscriptions into the directory and takes them out.
+//! Subscriptions to answers are in the mailbox alone. Nothing here delivers a message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::exchange::directory::Entry;
+use crate::exchange::inbox::inbox_pattern;
+use crate::exchange::mailbox::{Peer, Subscription};
+use crate::exchange::turn::Turn;
+use crate::exchange::world::World;
+use crate::identity::Identity;
+use crate::limits::SUBSCRIPTIONS_PER_CONNECTION_MAX;
+use crate::policy::Policy;
+use crate::wire::encode::{self, ErrText};
+use crate::wire::name::Pattern;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Subscriptions<P> {
+    peer: P,
+    identity: Arc<Identity>,
+    by_sid: HashMap<Box<[u8]>, Listening>,
+    made: u64,
+}
+
+/// One subscription to messages.
+#[derive(Debug)]
+struct Listening {
+    pattern: Pattern,
+    number: u64,
+    subscription: Arc<Subscription>,
+}
+
+impl<P: Peer> Subscriptions<P> {
+    /// None yet.
+    pub(super) fn new(peer: P, identity: Arc<Identity>) -> Self {
+        Self {
+            peer,
+            identity,
+            by_sid: HashMap::new(),
+            made: 0,
+        }
+    }
+
+    /// How many subscriptions to messages there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_sid.len()
+    }
+
+    /// Ends those that a changed policy no longer grants, and tells the client.
+    pub(super) fn apply_policy(&mut self, world: &World<P>, policy: &Policy, turn: &mut Turn<P>) {
+        let refused: Vec<Box<[u8]>> = self
+            .by_sid
+            .iter()
+            .filter(|(_, listening)| {
+                policy
+                    .decide_subscription(&self.identity, &listening.pattern)
+                    .is_err()
+            })
+            .map(|(sid, _)| sid.clone())
+            .collect();
+        for sid in refused {
+            if let Some(Listening {
+                pattern,
+                subscription,
+                ..
+            }) = self.by_sid.get(&sid)
+            {
+                let (pattern, queue) = (pattern.as_str().as_bytes(), subscription.queue.as_deref());
+                turn.notice("subscribe", pattern, "the policy has changed");
+                encode::err(&mut turn.control, ErrText::SubscriptionDenied(pattern, queue));
+            }
+            self.stop_listening(world, &sid);
+        }
+    }
+
+    /// Makes a subscription, or tells the client that it may not. Says whether all is well.
+    pub(super) fn subscribe(
+        &mut self,
+        world: &World<P>,
+        policy: &Policy,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+        turn: &mut Turn<P>,
+    ) -> bool {
+        let inboxes = self
+            .peer
+            .with_mailbox(|mailbox| (mailbox.inboxes.len(), mailbox.inboxes.has(sid)));
+        if inboxes.1 || self.by_sid.contains_key(sid) {
+            // As in nats-server, an id in use keeps its first subscription.
+            return true;
+        }
+        let rule = if inboxes.0 + self.by_sid.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            Some("too many subscriptions".to_owned())
+        } else if let Some(pattern) = inbox_pattern(subject) {
+            let listens = self
+                .peer
+                .with_mailbox(|mailbox| mailbox.inboxes.listen(pattern, sid));
+            (!listens).then(|| "too many inboxes with wildcards".to_owned())
+        } else {
+            self.listen(world, policy, subject, queue, sid).err()
+        };
+        match rule {
+            None => true,
+            Some(rule) => {
+                turn.notice("subscribe", subject, &rule);
+                encode::err(&mut turn.control, ErrText::SubscriptionDenied(subject, queue));
+                false
+            }
+        }
+    }
+
+    /// Enters a subscription to messages, or says which rule forbids it.
+    fn listen(
+        &mut self,
+        world: &World<P>,
+        policy: &Policy,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+    ) -> Result<(), String> {
+        let pattern = Pattern::parse(subject).map_err(|error| error.to_string())?;
+        let decided = policy.decide_subscription(&self.identity, &pattern);
+        decided.map_err(|denial| denial.rule_or_no_grant().to_string())?;
+        let subscription = Arc::new(Subscription::new(sid, queue));
+        self.made += 1;
+        let number = self.made;
+        let entry = Entry {
+            peer: self.peer.clone(),
+            identity: Arc::clone(&self.identity),
+            subscription: Arc::clone(&subscription),
+        };
+        world.directory.insert(&pattern, (self.peer.id(), number), entry);
+        self.by_sid.insert(
+            sid.into(),
+            Listening {
+                pattern,
+                number,
+                subscription,
+            },
+        );
+        Ok(())
+    }
+
+    /// Ends a subscription, now or after `max` deliveries in all.
+    pub(super) fn unsubscribe(&mut self, world: &World<P>, sid: &[u8], max: Option<u64>) {
+        let Some(listening) = self.by_sid.get(sid) else {
+            return self.peer.with_mailbox(|mailbox| mailbox.inboxes.stop(sid, max));
+        };
+        let subscription = &listening.subscription;
+        let is_over = max.is_none_or(|max| self.peer.with_mailbox(|_| subscription.end_after(max)));
+        if is_over {
+            self.stop_listening(world, sid);
+        }
+    }
+
+    fn stop_listening(&mut self, world: &World<P>, sid: &[u8]) {
+        if let Some(Listening {
+            pattern,
+            number,
+            subscription,
+        }) = self.by_sid.remove(sid)
+        {
+            // Out of the directory first: whoever finds that it has ended can then find another.
+            world.directory.remove(&pattern, (self.peer.id(), number));
+            self.peer.with_mailbox(|_| subscription.end());
+        }
+    }
+
+    /// Takes out the subscriptions that have had all their deliveries.
+    pub(super) fn reap(&mut self, world: &World<P>) {
+        for subscription in self
+            .peer
+            .with_mailbox(|mailbox| mailbox.take_ended_subscriptions())
+        {
+            self.stop_listening(world, &subscription.sid);
+        }
+    }
+
+    /// Takes all of them out of the directory.
+    pub(super) fn end(&mut self, world: &World<P>) {
+        for Listening { pattern, number, .. } in std::mem::take(&mut self.by_sid).into_values() {
+            world.directory.remove(&pattern, (self.peer.id(), number));
+        }
+    }
+}

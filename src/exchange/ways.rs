@@ -1,0 +1,173 @@
+//! Which way each message name of one connection goes: the decisions and routes it keeps at hand.
+//!
+//! Owned by the connection's session. A cached way holds while the policy and the subscriptions that it depends
+//! on stay as they were; a denial is cached like a permit. Nothing here sends a message.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::exchange::directory::RouteVersion;
+use crate::exchange::mailbox::{ConnId, Peer};
+use crate::exchange::route::Route;
+use crate::exchange::turn::Turn;
+use crate::exchange::world::World;
+use crate::identity::Identity;
+use crate::limits::CACHED_ROUTES_PER_CONNECTION_MAX;
+use crate::policy::{Action, Policy};
+use crate::traffic::flow::{FlowBook, FlowCounters};
+use crate::wire::name::MessageName;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ways<P> {
+    sender: ConnId,
+    identity: Arc<Identity>,
+    flows: Arc<FlowBook>,
+    policy: Arc<Policy>,
+    policy_generation: u64,
+    epoch: u64,
+    cached: HashMap<Box<[u8]>, Cached<P>, foldhash::fast::RandomState>,
+}
+
+/// Where a message goes, or why it may not.
+#[derive(Debug)]
+pub(super) enum Way<P> {
+    /// It may pass: along this route.
+    Open(Rc<Route<P>>),
+    /// It may not.
+    Denied(Denied),
+}
+
+/// Why a message may not pass, and where that is counted.
+#[derive(Debug, Clone)]
+pub(super) struct Denied {
+    /// The policy's line, or `no grant`.
+    pub(super) rule: Rc<str>,
+    /// Where it is counted.
+    pub(super) flow: Arc<FlowCounters>,
+}
+
+#[derive(Debug)]
+struct Cached<P> {
+    way: Way<P>,
+    seen_epoch: u64,
+    version: RouteVersion,
+}
+
+impl<P> Clone for Way<P> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Open(route) => Self::Open(Rc::clone(route)),
+            Self::Denied(denied) => Self::Denied(denied.clone()),
+        }
+    }
+}
+
+impl<P: Peer> Ways<P> {
+    /// None yet, under the policy in force.
+    pub(super) fn new(
+        sender: ConnId,
+        identity: Arc<Identity>,
+        flows: Arc<FlowBook>,
+        world: &World<P>,
+    ) -> Self {
+        let policy_generation = world.policy_generation();
+        Self {
+            sender,
+            identity,
+            flows,
+            policy: world.policy(),
+            policy_generation,
+            epoch: world.directory.epoch(),
+            cached: HashMap::default(),
+        }
+    }
+
+    /// The policy by which they are decided.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes notice of changed subscriptions.
+    pub(super) fn notice_subscriptions(&mut self, world: &World<P>) {
+        self.epoch = world.directory.epoch();
+    }
+
+    /// Takes notice of a changed policy; says whether it has changed.
+    pub(super) fn notice_policy(&mut self, world: &World<P>) -> bool {
+        let generation = world.policy_generation();
+        if generation == self.policy_generation {
+            return false;
+        }
+        self.policy_generation = generation;
+        self.policy = world.policy();
+        self.cached.clear();
+        true
+    }
+
+    /// Forgets them all.
+    pub(super) fn clear(&mut self) {
+        self.cached.clear();
+    }
+
+    /// The decision on a message name and, for a permit, its route; from the cache while nothing has changed.
+    pub(super) fn find(&mut self, world: &World<P>, subject: &[u8], turn: &mut Turn<P>) -> Way<P> {
+        if let Some(cached) = self.cached.get_mut(subject) {
+            if cached.seen_epoch == self.epoch {
+                return cached.way.clone();
+            }
+            if let Way::Open(route) = &cached.way {
+                if world.directory.version(route.name().as_str()) == cached.version {
+                    cached.seen_epoch = self.epoch;
+                    return cached.way.clone();
+                }
+            } else {
+                return cached.way.clone();
+            }
+        }
+        let Ok(name) = MessageName::parse(subject) else {
+            return Way::Denied(self.denied(">", subject, "no grant", turn));
+        };
+        let version = world.directory.version(name.as_str());
+        let way = match self.policy.decide(&self.identity, Action::Send, &name) {
+            Ok(permit) => {
+                let seed = self.sender.0;
+                Way::Open(Route::find(
+                    name,
+                    permit,
+                    &self.policy,
+                    &world.directory,
+                    &self.flows,
+                    seed,
+                ))
+            }
+            Err(denial) => Way::Denied(self.denied(
+                name.as_str(),
+                subject,
+                &denial.rule_or_no_grant().to_string(),
+                turn,
+            )),
+        };
+        if self.cached.len() >= CACHED_ROUTES_PER_CONNECTION_MAX {
+            self.cached.clear();
+        }
+        self.cached.insert(
+            subject.into(),
+            Cached {
+                way: way.clone(),
+                seen_epoch: self.epoch,
+                version,
+            },
+        );
+        way
+    }
+
+    fn denied(&self, counted_as: &str, subject: &[u8], rule: &str, turn: &mut Turn<P>) -> Denied {
+        turn.notice("publish", subject, rule);
+        Denied {
+            rule: Rc::from(rule),
+            flow: self.flows.counters(counted_as, None),
+        }
+    }
+}
