@@ -1,0 +1,33 @@
+# The same recipes as scripts/test and the command line, for people who have `just`.
+
+# All checks, as in CI.
+test:
+    scripts/test
+
+# Installs what the tests need and this machine lacks.
+setup:
+    scripts/setup
+
+# Formats the code.
+fmt:
+    cargo fmt --all
+
+# Clippy, with warnings as errors.
+lint:
+    scripts/test format lint
+
+# The documentation of the code, with warnings as errors.
+docs:
+    scripts/test docs
+
+# Licences, sources, crates that we do without.
+deny:
+    scripts/test deny
+
+# A short fuzz run.
+fuzz:
+    scripts/test fuzz
+
+# The todo application on a broker of its own: http://127.0.0.1:3000
+demo:
+    cargo run --release -- demo
