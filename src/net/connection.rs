@@ -355,6 +355,8 @@ impl Handle {
         scratch: &mut Scratch,
     ) -> Result<Did, Ended> {
         let Scratch { cipher, plain, turn } = scratch;
+        // What another connection of this thread left when it broke in the middle of a read is nobody's.
+        plain.clear();
         // Only a connection with a part of an operation has a buffer of its own.
         let mut owned = std::mem::take(&mut held.bytes);
         let is_own = !owned.is_empty();
@@ -395,21 +397,17 @@ impl Handle {
         self.log_denials(turn);
         self.about.lock().subscriptions = session.subscription_count();
         if let Next::End(text) = end {
-            plain.clear();
             return Err(self.end_with(session, turn, text));
         }
         let rest = buffer.get(used..).unwrap_or_default();
-        if rest.is_empty() {
-            plain.clear();
-        } else if is_own {
+        if is_own && !rest.is_empty() {
             owned.drain(..used);
             owned.reserve(held.bytes_wanted.saturating_sub(owned.len()));
             held.bytes = owned;
-        } else {
+        } else if !rest.is_empty() {
             let mut bytes = Vec::with_capacity(held.bytes_wanted.max(rest.len()));
             bytes.extend_from_slice(rest);
             held.bytes = bytes;
-            plain.clear();
         }
         if is_eof { Err(Ended::ByClient) } else { Ok(did) }
     }

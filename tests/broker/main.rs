@@ -8,5 +8,6 @@
     reason = "a test binary has no outside, and its helpers may fail a test and tell why"
 )]
 
+mod hostile;
 mod smoke;
 mod support;
