@@ -1,103 +1,26 @@
-//! One client's connection after its handshake: reads turns, runs its session, writes its outbox.
+//! One client's connection after its handshake: reads turns, runs its session, does what others order.
 //!
-//! The socket and the TLS state live behind the connection's lock together with its mailbox, so that any
-//! publisher's thread can encrypt and write. The connection's own task reads, and writes only what a publisher
-//! could not because the socket was full.
+//! This is the connection's own task. It alone reads; it writes only what a publisher could not because the
+//! socket was full. See [`Handle`] for what other threads do with a connection.
 
 use std::cell::RefCell;
-use std::io::{self, BufRead, IoSlice, Write};
-use std::net::SocketAddr;
+use std::io::{self, BufRead};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::Mutex;
 use rustls::ServerConnection;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
-use crate::exchange::mailbox::{ConnId, Mailbox, Peer};
+use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
-use crate::identity::Identity;
-use crate::limits::{
-    BACK_PRESSURE_MS_MAX, CONNECT_MS_MAX, DENIAL_LINES_PER_TURN_MAX, ENCRYPTED_AHEAD_BYTES_MAX,
-    LINGER_MS_MAX, PING_AFTER_MS, PINGS_UNANSWERED_MAX, READ_BYTES_PER_TURN,
-};
+use crate::limits::{DENIAL_LINES_PER_TURN_MAX, READ_BYTES_PER_TURN};
 use crate::net::broker::Broker;
+use crate::net::handle::{Handle, order};
 use crate::wire::decode::{DecodeError, Step, decode};
 use crate::wire::encode::{self, ErrText};
 use crate::wire::printable;
-
-/// A handle to a connection; what the exchange knows as a peer.
-#[derive(Debug, Clone)]
-pub struct Handle(Arc<Connection>);
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Connection {
-    id: ConnId,
-    socket: TcpStream,
-    /// Where the client connects from.
-    pub address: SocketAddr,
-    /// Whose certificate it showed.
-    pub identity: Arc<Identity>,
-    /// The zone of its listener.
-    pub zone: Option<Arc<str>>,
-    /// When its handshake ended, in microseconds of the broker's clock.
-    pub since_us: u64,
-    locked: Mutex<Locked>,
-    /// Wakes the connection's own task.
-    wake: Notify,
-    /// Wakes publishers that wait for the outbox to drain.
-    drained: Notify,
-    orders: AtomicU8,
-    /// The socket would block with bytes still to write.
-    is_blocked: AtomicBool,
-    /// The outbox is long, so publishers should wait or choose another.
-    is_long: AtomicBool,
-    /// A publisher has waited in vain; none waits again until the outbox has been empty.
-    is_slow: AtomicBool,
-    next_deadline_us: AtomicU64,
-    last_heard_us: AtomicU64,
-    pings_unanswered: AtomicU8,
-    is_ready: AtomicBool,
-    has_ended: AtomicBool,
-    used_since_tick: AtomicBool,
-    /// What the client said of itself, for operators.
-    pub about: Mutex<About>,
-}
-
-/// What a client said of itself, and how much it listens to; for operators, trusted by nobody.
-#[derive(Debug, Clone, Default)]
-pub struct About {
-    /// `CONNECT`'s name, escaped.
-    pub name: Option<String>,
-    /// The client library and its version, escaped.
-    pub client: Option<String>,
-    /// Subscriptions to messages.
-    pub subscriptions: usize,
-}
-
-#[derive(Debug)]
-struct Locked {
-    mailbox: Mailbox<Handle>,
-    tls: ServerConnection,
-    is_broken: bool,
-}
-
-/// What others ask of a connection's own task.
-mod order {
-    pub(super) const EXPIRE: u8 = 1;
-    pub(super) const REAP: u8 = 2;
-    pub(super) const CHECK_POLICY: u8 = 4;
-    pub(super) const PING: u8 = 8;
-    pub(super) const LAME_DUCK: u8 = 16;
-    pub(super) const END: u8 = 32;
-    pub(super) const CUT: u8 = 64;
-}
 
 /// Why a connection ended; each is counted and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
@@ -143,77 +66,7 @@ thread_local! {
     });
 }
 
-impl Peer for Handle {
-    fn id(&self) -> ConnId {
-        self.0.id
-    }
-
-    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
-        let connection = &*self.0;
-        let mut locked = connection.locked.lock();
-        let result = f(&mut locked.mailbox);
-        connection.flush(&mut locked);
-        connection
-            .next_deadline_us
-            .store(locked.mailbox.replies.next_deadline_us(), Relaxed);
-        if locked.mailbox.has_ended_subscriptions() {
-            connection.order(order::REAP);
-        }
-        result
-    }
-
-    fn is_ready(&self) -> bool {
-        !self.0.is_long.load(Relaxed)
-    }
-}
-
-impl std::ops::Deref for Handle {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
-}
-
 impl Handle {
-    /// A connection whose handshake has ended.
-    pub fn new(
-        id: ConnId,
-        socket: TcpStream,
-        tls: ServerConnection,
-        address: SocketAddr,
-        identity: Arc<Identity>,
-        zone: Option<Arc<str>>,
-        now_us: u64,
-    ) -> Self {
-        Self(Arc::new(Connection {
-            id,
-            socket,
-            address,
-            identity,
-            zone,
-            since_us: now_us,
-            locked: Mutex::new(Locked {
-                mailbox: Mailbox::default(),
-                tls,
-                is_broken: false,
-            }),
-            wake: Notify::new(),
-            drained: Notify::new(),
-            orders: AtomicU8::new(0),
-            is_blocked: AtomicBool::new(false),
-            is_long: AtomicBool::new(false),
-            is_slow: AtomicBool::new(false),
-            next_deadline_us: AtomicU64::new(u64::MAX),
-            last_heard_us: AtomicU64::new(now_us),
-            pings_unanswered: AtomicU8::new(0),
-            is_ready: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
-            used_since_tick: AtomicBool::new(true),
-            about: Mutex::default(),
-        }))
-    }
-
     /// Runs the connection until it ends, and accounts for what it leaves. Never fails: an end has a reason.
     pub async fn run(self, broker: &Broker, info: &[u8]) -> Ended {
         let flows = broker.flows.open_book(&Arc::from(self.identity.role.to_string()));
@@ -486,180 +339,6 @@ impl Handle {
             );
         }
     }
-
-    /// Waits, for a bounded time and once, until the outbox is short again.
-    async fn wait_until_drained(&self) {
-        if self.is_slow.load(Relaxed) {
-            return;
-        }
-        let drained = self.drained.notified();
-        if !self.is_long.load(Relaxed) {
-            return;
-        }
-        if tokio::time::timeout(Duration::from_millis(BACK_PRESSURE_MS_MAX), drained)
-            .await
-            .is_err()
-        {
-            self.is_slow.store(true, Relaxed);
-        }
-    }
-
-    /// Closes the socket. With `lingers`, first lets what is in the outbox reach the client, and reads on for a
-    /// moment: a socket closed with bytes unread makes the client lose our last words.
-    async fn close(&self, lingers: bool) {
-        {
-            let mut locked = self.locked.lock();
-            locked.tls.send_close_notify();
-            self.flush(&mut locked);
-        }
-        if lingers
-            && tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), self.linger())
-                .await
-                .is_err()
-        {
-            tracing::debug!(connection = self.id.0, "closed before the client did");
-        }
-    }
-
-    async fn linger(&self) {
-        while self.is_blocked.load(Relaxed) && self.socket.writable().await.is_ok() {
-            self.flush(&mut self.locked.lock());
-        }
-        if rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write).is_err() {
-            return;
-        }
-        let mut unread = [0; 1024];
-        while self.socket.readable().await.is_ok() {
-            match self.socket.try_read(&mut unread) {
-                Ok(0) => return,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Connection {
-    /// What the thread's tick asks of the connection, if anything is due.
-    pub fn tick(&self, now_us: u64, policy_changed: bool) {
-        if now_us >= self.next_deadline_us.load(Relaxed) {
-            self.order(order::EXPIRE);
-        }
-        if policy_changed {
-            self.order(order::CHECK_POLICY);
-        }
-        let silent_us = now_us.saturating_sub(self.last_heard_us.load(Relaxed));
-        if !self.is_ready.load(Relaxed) {
-            if now_us.saturating_sub(self.since_us) > CONNECT_MS_MAX * 1000 {
-                self.order(order::CUT);
-            }
-        } else if silent_us > PING_AFTER_MS * 1000 * (1 + u64::from(self.pings_unanswered.load(Relaxed))) {
-            let unanswered = self.pings_unanswered.load(Relaxed);
-            if unanswered >= PINGS_UNANSWERED_MAX {
-                self.order(order::CUT);
-            } else {
-                self.pings_unanswered.store(unanswered + 1, Relaxed);
-                self.order(order::PING);
-            }
-        }
-        if !self.used_since_tick.swap(false, Relaxed)
-            && let Some(mut locked) = self.locked.try_lock()
-        {
-            locked.mailbox.outbox.shrink();
-        }
-    }
-
-    /// Tells the client that this broker is about to leave.
-    pub fn announce_lame_duck(&self) {
-        self.order(order::LAME_DUCK);
-    }
-
-    /// Ends the connection.
-    pub fn end(&self) {
-        self.order(order::END);
-    }
-
-    /// Whether its session has ended.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended.load(Relaxed)
-    }
-
-    /// Bytes that wait for the socket.
-    pub fn outbox_bytes(&self) -> usize {
-        self.locked.lock().mailbox.outbox.len()
-    }
-
-    /// Requests that wait for this client's answer.
-    pub fn pending_replies(&self) -> usize {
-        self.locked.lock().mailbox.replies.len()
-    }
-
-    fn order(&self, order: u8) {
-        self.orders.fetch_or(order, Relaxed);
-        self.wake.notify_one();
-    }
-
-    /// Encrypts and writes as much as the socket takes. What remains is the connection's own task's work.
-    fn flush(&self, locked: &mut Locked) {
-        let Locked {
-            mailbox,
-            tls,
-            is_broken,
-        } = locked;
-        let outbox = &mut mailbox.outbox;
-        if *is_broken {
-            outbox.take(outbox.len());
-            return;
-        }
-        if outbox.is_empty() && !tls.wants_write() {
-            return;
-        }
-        self.used_since_tick.store(true, Relaxed);
-        let blocked = loop {
-            let mut writer = SocketWriter(&self.socket);
-            let written = loop {
-                if !tls.wants_write() {
-                    break Ok(());
-                }
-                if let Err(error) = tls.write_tls(&mut writer) {
-                    break Err(error);
-                }
-            };
-            match written {
-                Ok(()) if outbox.is_empty() => break false,
-                Ok(()) => {
-                    let ahead = outbox.waiting().len().min(ENCRYPTED_AHEAD_BYTES_MAX);
-                    let encrypted = tls
-                        .writer()
-                        .write(outbox.waiting().get(..ahead).unwrap_or_default());
-                    outbox.take(encrypted.unwrap_or(0));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
-                Err(_) => {
-                    *is_broken = true;
-                    outbox.take(outbox.len());
-                    self.order(order::END);
-                    break false;
-                }
-            }
-        };
-        if blocked != self.is_blocked.load(Relaxed) {
-            self.is_blocked.store(blocked, Relaxed);
-            if blocked {
-                self.wake.notify_one();
-            }
-        }
-        let is_long = outbox.is_long();
-        if is_long != self.is_long.load(Relaxed) {
-            self.is_long.store(is_long, Relaxed);
-            if !is_long {
-                self.drained.notify_waiters();
-            }
-        }
-        if outbox.is_empty() && self.is_slow.load(Relaxed) {
-            self.is_slow.store(false, Relaxed);
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -677,22 +356,6 @@ enum Did {
 struct Held {
     bytes: Vec<u8>,
     bytes_wanted: usize,
-}
-
-struct SocketWriter<'a>(&'a TcpStream);
-
-impl Write for SocketWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn drain_plaintext(tls: &mut ServerConnection, plain: &mut Vec<u8>) -> io::Result<()> {

@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod clock;
 pub mod connection;
+pub mod handle;
 pub mod listener;
 pub mod tls;
 pub mod worker;
