@@ -1,0 +1,145 @@
+//! Mistakes as people see them.
+
+use super::*;
+
+/// One snapshot for all mistakes of a kind, so that they are read side by side.
+fn rendered(texts: &[&str]) -> String {
+    let refused = |text: &&str| match Policy::compile(&[source("p.toml", &format!("{TOP}{text}"))]) {
+        Err(errors) => errors.diagnostics().render(false),
+        Ok(_) => format!("NOT REFUSED: {text}\n"),
+    };
+    texts.iter().map(refused).collect()
+}
+
+#[test]
+fn in_keys() {
+    insta::assert_snapshot!(rendered(&[
+        "[service.web]\nrecieves = [\"a\"]",
+        "[service.web]\npublishes = [\"a\"]",
+        "[services.web]\nsends = [\"a\"]",
+        "[message.\"a\"]\nreply_within = \"1s\"",
+        "[message.todos.create]\nreply-within = \"1s\"",
+        "[operator.alice]\ncan = [\"view\"]",
+    ]));
+}
+
+#[test]
+fn in_values() {
+    insta::assert_snapshot!(rendered(&[
+        "[message.a]\nkind = \"evnt\"",
+        "[message.a]\ndelivery = \"exactly-once\"",
+        "[message.a]\naudit = true",
+        "[message.a]\nreply-within = 10",
+        "[message.a]\nreply-within = \"10 seconds\"",
+        "[message.a]\nreply-within = \"2h\"",
+        "[message.a]\nack-within = \"2d\"",
+        "[message.a]\nexpires = \"0s\"",
+        "[message.a]\nattempts = 0",
+        "[message.a]\nattempts = 99999999999999999999999999999999999999",
+        "[message.a]\nattempts = \"5\"",
+        "[message.a]\nbackoff = \"1m\"",
+        "[message.a]\nbackoff = \"1m..1s\"",
+        "[message.a]\npayload-max = \"64KB\"",
+        "[message.a]\npayload-max = \"1GiB\"",
+        "[message.a]\npayload-max = \"100MiB\"",
+        "[operator.alice]\nmay = [\"veiw\"]",
+    ]));
+}
+
+#[test]
+fn in_names() {
+    insta::assert_snapshot!(rendered(&[
+        "[service.\"web app\"]\nsends = []",
+        "[service.operator]\nsends = []",
+        "[service.web]\nzone = \"\"",
+        "[service.web]\nsends = [\"todos..list\"]",
+        "[service.web]\nsends = [\"$SYS.x\", \"_INBOX.>\"]",
+        "[service.web]\nreceives = [\"todos.>.x\"]",
+        "[service.web]\nreceives = [\"todos list\"]",
+        "[message.\"a*\"]\nkind = \"event\"",
+        "[operator.\"al/ice\"]\nmay = []",
+    ]));
+}
+
+#[test]
+fn in_shapes() {
+    insta::assert_snapshot!(rendered(&[
+        "[service.web]\nsends = \"todos.list\"",
+        "[service.web]\nsends = [1, \"a\"]",
+        "[service]\nweb = 3",
+        "[[service.web]]\nsends = []",
+        "[operator.alice]",
+        "[service.web]\nsends = [todos.list]",
+        "[service.web\nsends = []",
+    ]));
+}
+
+#[test]
+fn in_duplicates_within_a_file() {
+    insta::assert_snapshot!(rendered(&[
+        "[service.web]\nsends = [\"a\"]\n\n[service.web]\nreceives = [\"b\"]",
+        "[service.web]\nsends = [\"a\"]\nzone = \"dmz\"\nsends = [\"b\"]",
+    ]));
+}
+
+#[test]
+fn all_are_found_at_once() {
+    insta::assert_snapshot!(rendered(&[
+        "[service.web]\nrecieves = [\"a\"]\nsends = [\"a..b\"]\n[message.a]\nkind = \"evnt\"\nattempts = 0",
+    ]));
+}
+
+#[test]
+fn at_the_top() {
+    let check = |text: &str| match Policy::compile(&[source("p.toml", text)]) {
+        Err(errors) => errors.diagnostics().render(false),
+        Ok(_) => format!("NOT REFUSED: {text}\n"),
+    };
+    insta::assert_snapshot!(
+        [
+            "",
+            "version = 2\ntrust-domain = \"todo.example\"",
+            "version = \"1\"\ntrust-domain = \"todo.example\"",
+            "version = 1\ntrust-domain = \"spiffe://Todo.example\"",
+            "version = 1\ntrust_domain = \"todo.example\"",
+        ]
+        .map(check)
+        .concat()
+    );
+}
+
+#[test]
+fn between_files() {
+    let errors = Policy::compile(&[
+        source(
+            "policies/b.toml",
+            "[service.web]\nsends = []\n[message.a]\n[operator.alice]\nmay = []",
+        ),
+        source(
+            "policies/a.toml",
+            &format!("{TOP}[service.web]\n[message.a]\n[operator.alice]\nmay = []"),
+        ),
+        source("policies/c.toml", "trust-domain = \"shop.example\""),
+    ])
+    .unwrap_err();
+    insta::assert_snapshot!(errors.diagnostics().render(false));
+}
+
+#[test]
+fn as_json() {
+    let errors = Policy::compile(&[
+        source("a.toml", &format!("{TOP}[service.web]\nrecieves = []")),
+        source("b.toml", "[service.web]"),
+    ])
+    .unwrap_err();
+    insta::assert_snapshot!(serde_json::to_string_pretty(errors.diagnostics()).unwrap());
+}
+
+#[test]
+fn in_one_line() {
+    let errors = Policy::compile(&[source("p.toml", "version = 2\nx = 1")]).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "p.toml:1:1: the policy does not say its trust domain (and 2 more)"
+    );
+}
