@@ -44,10 +44,14 @@ pub struct Siblings {
 }
 
 impl Siblings {
+    /// Set once somebody has answered: it keeps the count from ever reaching the last one.
+    const ANSWERED: u32 = 1 << 31;
+
     /// For a request to this many receivers; `None` for a single one.
     pub fn of(receivers: usize) -> Option<Arc<Self>> {
-        let left = u32::try_from(receivers).unwrap_or(u32::MAX);
-        // One more than there are once somebody answers keeps the count from ever reaching the last one.
+        let left = u32::try_from(receivers)
+            .unwrap_or(u32::MAX)
+            .min(Self::ANSWERED - 1);
         (receivers > 1).then(|| {
             Arc::new(Self {
                 left: AtomicU32::new(left),
@@ -62,7 +66,7 @@ impl Siblings {
 
     /// One receiver has answered: the requester no longer hears of those that do not.
     pub fn answered(&self) {
-        self.left.fetch_add(u32::MAX / 2, AcqRel);
+        self.left.fetch_or(Self::ANSWERED, AcqRel);
     }
 }
 
@@ -261,6 +265,10 @@ mod tests {
             ..pending("a", 1)
         };
         assert_eq!([request().give_up(), request().give_up()], [false, false]);
+        let siblings = Siblings::of(3).unwrap();
+        siblings.answered();
+        siblings.answered();
+        assert!(!siblings.one_less(), "a loss after two answers is not told");
         assert!(pending("a", 1).give_up());
     }
 }
