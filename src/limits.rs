@@ -78,6 +78,10 @@ pub const BACK_PRESSURE_MS_MAX: u64 = 50;
 /// Message names whose decision and route a connection keeps at hand. Past it, it starts afresh.
 pub const CACHED_ROUTES_PER_CONNECTION_MAX: usize = 4_096;
 
+/// Receivers of all routes that a connection keeps at hand, some 6 MiB: one message may have thousands, and one
+/// connection may send thousands of messages. Past it, the connection starts afresh.
+pub const CACHED_TARGETS_PER_CONNECTION_MAX: usize = 1 << 18;
+
 /// Flows of one connection that are counted apart. Past it, they are counted under the name `>`.
 pub const FLOWS_PER_CONNECTION_MAX: usize = 10_000;
 

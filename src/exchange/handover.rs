@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, NotTaken, Peer};
 use crate::exchange::replies::{Pending, Siblings};
-use crate::exchange::route::Route;
+use crate::exchange::route::{Route, Target};
 use crate::exchange::turn::{Answer, Batch, Delivery, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
@@ -71,9 +71,6 @@ impl<P: Peer> Handover<P> {
         turn: &mut Turn<P>,
         now_us: u64,
     ) {
-        if !turn.has_messages() {
-            return;
-        }
         self.hand_over_answers(buffer, turn, now_us);
         while turn.has_messages() {
             self.tell_refusals(ways.policy().version(), buffer, turn);
@@ -199,7 +196,7 @@ impl<P: Peer> Handover<P> {
         if why == NotTaken::Gone && target.subscription.queue.is_some() && delivery.retries < RETRIES_MAX {
             ways.notice_subscriptions(world);
             if let Way::Open(route) = ways.find(world, route.name().as_str().as_bytes(), turn) {
-                return self.send_to_group(&route, delivery, target.subscription.queue.as_deref(), turn);
+                return self.send_to_group(&route, delivery, target, turn);
             }
         }
         target.flow.count_dropped();
@@ -218,16 +215,10 @@ impl<P: Peer> Handover<P> {
     }
 
     /// Sends a message that one of a group did not take to another of the same group.
-    fn send_to_group(
-        &self,
-        route: &Rc<Route<P>>,
-        delivery: &Delivery,
-        queue: Option<&[u8]>,
-        turn: &mut Turn<P>,
-    ) {
+    fn send_to_group(&self, route: &Rc<Route<P>>, delivery: &Delivery, left: &Target<P>, turn: &mut Turn<P>) {
         let mut chosen = None;
         route.choose(self.skipped(), |target| {
-            if route.target(target).subscription.queue.as_deref() == queue {
+            if route.target(target).shares_group_with(left) {
                 chosen = Some(target);
             }
         });

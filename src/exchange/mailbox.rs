@@ -170,24 +170,33 @@ impl<P> Mailbox<P> {
         if self.closed {
             return Err(NotTaken::Gone);
         }
-        if self.outbox.is_full() {
-            return Err(NotTaken::Full);
-        }
-        let (takes_headers, out) = (self.takes_headers, self.outbox.bytes_mut());
-        let heard = self.inboxes.hear(inbox, |sid| {
-            encode::message(out, takes_headers, inbox, sid, None, content);
-        });
-        if heard { Ok(()) } else { Err(NotTaken::Gone) }
+        let (takes_headers, outbox) = (self.takes_headers, &mut self.outbox);
+        self.inboxes.hear(inbox, |sid| {
+            // Asked for each: one answer may be heard by thousands of subscriptions.
+            let has_room = !outbox.is_full();
+            if has_room {
+                encode::message(outbox.bytes_mut(), takes_headers, inbox, sid, None, content);
+            }
+            has_room
+        })
     }
 
     /// Tells the requester that its request cannot succeed, if it can be told.
     pub fn refuse(&mut self, inbox: &[u8], refusal: &Refusal<'_>) {
-        if self.closed || !self.takes_refusals || self.outbox.is_full() {
+        if self.closed || !self.takes_refusals {
             return;
         }
-        let out = self.outbox.bytes_mut();
+        let outbox = &mut self.outbox;
+        // Whether it was heard changes nothing: a requester that cannot be told waits until its own time is up.
         self.inboxes
-            .hear(inbox, |sid| encode::refusal(out, inbox, sid, refusal));
+            .hear(inbox, |sid| {
+                let has_room = !outbox.is_full();
+                if has_room {
+                    encode::refusal(outbox.bytes_mut(), inbox, sid, refusal);
+                }
+                has_room
+            })
+            .unwrap_or_default();
     }
 
     /// Ends the mailbox: it takes nothing more. Gives the requests that this connection will not answer.
@@ -334,12 +343,12 @@ impl Inboxes {
         self.listeners.contains_key(sid)
     }
 
-    /// Calls `each` with the id of every subscription that listens on a subject. Says whether there was one.
-    fn hear(&mut self, subject: &[u8], mut each: impl FnMut(&[u8])) -> bool {
+    /// Calls `each` with the id of every subscription that listens on a subject, until one has no room.
+    fn hear(&mut self, subject: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Result<(), NotTaken> {
         let Ok(subject) = std::str::from_utf8(subject) else {
-            return false;
+            return Err(NotTaken::Gone);
         };
-        let mut heard = false;
+        let mut heard = Err(NotTaken::Gone);
         let mut over: Vec<Box<[u8]>> = Vec::new();
         for sid in self.exact.get(subject).into_iter().flatten().chain(&self.wild) {
             let Some(inbox) = self.listeners.get_mut(sid) else {
@@ -348,8 +357,11 @@ impl Inboxes {
             if !matches_text(&inbox.pattern, subject) {
                 continue;
             }
-            heard = true;
-            each(sid);
+            if !each(sid) {
+                heard = Err(NotTaken::Full);
+                break;
+            }
+            heard = Ok(());
             inbox.heard += 1;
             if inbox.heard == inbox.heard_max {
                 over.push(sid.clone());

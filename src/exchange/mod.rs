@@ -13,6 +13,8 @@ pub mod replies;
 pub mod route;
 pub mod session;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 pub mod turn;
 mod ways;
 pub mod world;

@@ -4,6 +4,7 @@
 //! depends on change. A route exists only with a permit.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -38,6 +39,15 @@ pub struct Target<P> {
     pub flow: Arc<FlowCounters>,
 }
 
+impl<P> Target<P> {
+    /// Whether both are of one group: of the same service, whose flow is the same, under the same name.
+    pub fn shares_group_with(&self, other: &Self) -> bool {
+        self.subscription.queue.is_some()
+            && self.subscription.queue == other.subscription.queue
+            && Arc::ptr_eq(&self.flow, &other.flow)
+    }
+}
+
 #[derive(Debug)]
 struct Group {
     members: Vec<u32>,
@@ -64,25 +74,27 @@ impl<P: Peer> Route<P> {
             groups: Vec::new(),
             nobody,
         };
-        let mut queues: Vec<Box<[u8]>> = Vec::new();
+        let mut group_of: HashMap<(Arc<str>, Box<[u8]>), usize> = HashMap::new();
         let mut known: Option<Known> = None;
         for entry in directory.find(&route.name) {
             let known = match &mut known {
                 Some(last) if same_party(&last.identity, &entry.identity) => last,
                 _ => known.insert(Known::decide(&route.name, &entry.identity, policy, flows)),
             };
-            let Some(flow) = known.flow.clone() else { continue };
+            let Some((service, flow)) = known.receiver.clone() else {
+                continue;
+            };
             let index = u32::try_from(route.targets.len()).expect("far fewer subscriptions than 2^32");
             match &entry.subscription.queue {
                 None => route.plain.push(index),
                 Some(queue) => {
-                    let group = queues.iter().position(|known| known == queue).unwrap_or_else(|| {
-                        queues.push(queue.clone());
+                    // A group belongs to one service: another could take its messages by naming it.
+                    let group = *group_of.entry((service, queue.clone())).or_insert_with(|| {
                         route.groups.push(Group {
                             members: Vec::new(),
                             next: Cell::new(0),
                         });
-                        queues.len() - 1
+                        route.groups.len() - 1
                     });
                     route
                         .groups
@@ -121,6 +133,11 @@ impl<P: Peer> Route<P> {
         self.targets
             .get(index as usize)
             .expect("indices come from this route")
+    }
+
+    /// How many subscriptions it leads to.
+    pub const fn target_count(&self) -> usize {
+        self.targets.len()
     }
 
     /// Counts a message that nobody is there to receive.
@@ -175,19 +192,22 @@ impl<P: Peer> Route<P> {
 /// Whether one service may receive the message, asked once for all its instances in a row.
 struct Known {
     identity: Arc<Identity>,
-    flow: Option<Arc<FlowCounters>>,
+    /// The service and the flow to it, if it may.
+    receiver: Option<(Arc<str>, Arc<FlowCounters>)>,
 }
 
 impl Known {
     fn decide(name: &MessageName, identity: &Arc<Identity>, policy: &Policy, flows: &FlowBook) -> Self {
         let may_receive = policy.decide(identity, Action::Receive, name).is_ok();
-        let flow = match &identity.role {
-            Role::Service(service) if may_receive => Some(flows.counters(name.as_str(), Some(service))),
+        let receiver = match &identity.role {
+            Role::Service(service) if may_receive => {
+                Some((Arc::clone(service), flows.counters(name.as_str(), Some(service))))
+            }
             _ => None,
         };
         Self {
             identity: Arc::clone(identity),
-            flow,
+            receiver,
         }
     }
 }

@@ -244,6 +244,11 @@ impl<P: Peer> Session<P> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn targets_kept(&self) -> usize {
+        self.ways.targets_kept()
+    }
+
     /// Takes out the subscriptions that have had all their deliveries.
     pub fn reap(&mut self, world: &World<P>) {
         self.subscriptions.reap(world);

@@ -258,6 +258,16 @@ impl<P> Turn<P> {
         self.routes.clear();
         self.rebuilt.clear();
     }
+
+    #[cfg(test)]
+    pub(super) fn bytes_kept(&self) -> usize {
+        self.rebuilt.len() + self.control.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn routes_kept(&self) -> usize {
+        self.routes.len()
+    }
 }
 
 /// Where `part` lies in `whole`, of which it is a slice.

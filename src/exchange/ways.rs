@@ -13,7 +13,7 @@ use crate::exchange::route::Route;
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
 use crate::identity::Identity;
-use crate::limits::CACHED_ROUTES_PER_CONNECTION_MAX;
+use crate::limits::{CACHED_ROUTES_PER_CONNECTION_MAX, CACHED_TARGETS_PER_CONNECTION_MAX};
 use crate::policy::{Action, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
 use crate::wire::name::MessageName;
@@ -25,8 +25,11 @@ pub(super) struct Ways<P> {
     identity: Arc<Identity>,
     flows: Arc<FlowBook>,
     policy: Arc<Policy>,
-    policy_generation: u64,
+    /// `None` before the first look.
+    policy_generation: Option<u64>,
     epoch: u64,
+    /// Targets of all cached routes together.
+    cached_targets: usize,
     cached: HashMap<Box<[u8]>, Cached<P>, foldhash::fast::RandomState>,
 }
 
@@ -64,6 +67,15 @@ impl<P> Clone for Way<P> {
     }
 }
 
+impl<P: Peer> Way<P> {
+    fn target_count(&self) -> usize {
+        match self {
+            Self::Open(route) => route.target_count(),
+            Self::Denied(_) => 0,
+        }
+    }
+}
+
 impl<P: Peer> Ways<P> {
     /// None yet, under the policy in force.
     pub(super) fn new(
@@ -72,14 +84,14 @@ impl<P: Peer> Ways<P> {
         flows: Arc<FlowBook>,
         world: &World<P>,
     ) -> Self {
-        let policy_generation = world.policy_generation();
         Self {
             sender,
             identity,
             flows,
             policy: world.policy(),
-            policy_generation,
+            policy_generation: None,
             epoch: world.directory.epoch(),
+            cached_targets: 0,
             cached: HashMap::default(),
         }
     }
@@ -94,21 +106,28 @@ impl<P: Peer> Ways<P> {
         self.epoch = world.directory.epoch();
     }
 
-    /// Takes notice of a changed policy; says whether it has changed.
+    /// Takes notice of a changed policy; says whether it has changed. The first time it says so always: the
+    /// policy that admitted the connection may be another already.
     pub(super) fn notice_policy(&mut self, world: &World<P>) -> bool {
-        let generation = world.policy_generation();
+        let generation = Some(world.policy_generation());
         if generation == self.policy_generation {
             return false;
         }
         self.policy_generation = generation;
         self.policy = world.policy();
-        self.cached.clear();
+        self.clear();
         true
     }
 
     /// Forgets them all.
     pub(super) fn clear(&mut self) {
         self.cached.clear();
+        self.cached_targets = 0;
+    }
+
+    #[cfg(test)]
+    pub(super) fn targets_kept(&self) -> usize {
+        self.cached.values().map(|cached| cached.way.target_count()).sum()
     }
 
     /// The decision on a message name and, for a permit, its route; from the cache while nothing has changed.
@@ -149,18 +168,25 @@ impl<P: Peer> Ways<P> {
                 turn,
             )),
         };
-        if self.cached.len() >= CACHED_ROUTES_PER_CONNECTION_MAX {
-            self.cached.clear();
-        }
-        self.cached.insert(
-            subject.into(),
-            Cached {
-                way: way.clone(),
-                seen_epoch: self.epoch,
-                version,
-            },
-        );
+        self.keep(subject, &way, version);
         way
+    }
+
+    fn keep(&mut self, subject: &[u8], way: &Way<P>, version: RouteVersion) {
+        if self.cached.len() >= CACHED_ROUTES_PER_CONNECTION_MAX
+            || self.cached_targets >= CACHED_TARGETS_PER_CONNECTION_MAX
+        {
+            self.clear();
+        }
+        self.cached_targets += way.target_count();
+        let cached = Cached {
+            way: way.clone(),
+            seen_epoch: self.epoch,
+            version,
+        };
+        if let Some(old) = self.cached.insert(subject.into(), cached) {
+            self.cached_targets -= old.way.target_count();
+        }
     }
 
     fn denied(&self, counted_as: &str, subject: &[u8], rule: &str, turn: &mut Turn<P>) -> Denied {

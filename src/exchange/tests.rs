@@ -1,0 +1,291 @@
+//! Sessions against each other, without sockets: what one client can do to the memory, the time and the messages
+//! of others. Each test is an attack that worked once, or a bound that keeps one from working.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::exchange::mailbox::{ConnId, Mailbox, Peer};
+use crate::exchange::session::{Next, Session};
+use crate::exchange::turn::Turn;
+use crate::exchange::world::World;
+use crate::identity::{Identity, Role};
+use crate::limits::{OUTBOX_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::policy::{Policy, Source};
+use crate::traffic::flow::FlowRegistry;
+use crate::wire::decode::{Step, decode};
+use crate::wire::encode::ErrText;
+
+const POLICY: &str = r#"
+version = 1
+trust-domain = "shop.example"
+
+[service.web]
+sends = ["orders.>", "bulk"]
+receives = ["orders.placed"]
+
+[service.orders]
+receives = ["orders.>", "bulk"]
+
+[service.audit]
+receives = ["orders.>"]
+"#;
+
+/// A connection without a socket: what it is sent stays in its outbox.
+#[derive(Debug, Clone)]
+struct Fake {
+    id: ConnId,
+    mailbox: Arc<Mutex<Mailbox<Self>>>,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl Peer for Fake {
+    fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
+        f(&mut self.mailbox.lock())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Relaxed)
+    }
+}
+
+/// A client: its session, and the turn that it shares with all others of the thread.
+struct Client {
+    session: Session<Fake>,
+    peer: Fake,
+}
+
+struct Town {
+    world: World<Fake>,
+    flows: FlowRegistry,
+    turn: Turn<Fake>,
+    clients: u64,
+    now_us: u64,
+}
+
+fn policy(text: &str) -> Arc<Policy> {
+    let source = Source {
+        name: "policy.toml".to_owned(),
+        text: text.to_owned(),
+    };
+    Arc::new(Policy::compile(&[source]).unwrap().policy)
+}
+
+impl Town {
+    fn new(text: &str) -> Self {
+        Self {
+            world: World::new(policy(text)),
+            flows: FlowRegistry::default(),
+            turn: Turn::default(),
+            clients: 0,
+            now_us: 0,
+        }
+    }
+
+    /// A client that has a session, and has said nothing yet.
+    fn meet(&mut self, service: &str) -> Client {
+        self.clients += 1;
+        let identity = Arc::new(Identity {
+            trust_domain: "shop.example".into(),
+            role: Role::Service(service.into()),
+            serial: "1".into(),
+            expires_unix_s: i64::MAX,
+        });
+        let peer = Fake {
+            id: ConnId(self.clients),
+            mailbox: Arc::default(),
+            is_ready: Arc::new(AtomicBool::new(true)),
+        };
+        let book = self.flows.open_book(&service.into());
+        let session = Session::new(peer.clone(), identity, None, book, &self.world);
+        Client { session, peer }
+    }
+
+    /// A client that has said CONNECT.
+    fn connect(&mut self, service: &str) -> Client {
+        let mut client = self.meet(service);
+        let said = self.turn(
+            &mut client,
+            b"CONNECT {\"headers\":true,\"no_responders\":true}\r\n",
+        );
+        assert_eq!((said, client.hears()), (Next::GoOn, String::new()));
+        client
+    }
+
+    /// One turn of a client, as its connection runs it.
+    fn turn(&mut self, client: &mut Client, bytes: &[u8]) -> Next {
+        let Self { world, turn, .. } = self;
+        let mut used = 0;
+        let mut next = client.session.begin(world, turn);
+        while next == Next::GoOn && used < bytes.len() {
+            match decode(&bytes[used..], PAYLOAD_BYTES_MAX).unwrap() {
+                Step::Op(op, taken) => {
+                    next = client.session.handle(world, bytes, op, turn, self.now_us);
+                    used += taken;
+                }
+                Step::Incomplete { .. } => panic!("whole operations only"),
+            }
+        }
+        client.session.finish(world, bytes, turn, self.now_us);
+        client.session.finish_control(turn);
+        turn.denials.clear();
+        turn.slow.clear();
+        next
+    }
+
+    fn does(&mut self, client: &mut Client, text: &str) -> String {
+        assert_eq!(self.turn(client, text.as_bytes()), Next::GoOn, "{text:?}");
+        client.hears()
+    }
+}
+
+impl Client {
+    /// What its socket would have got since the last time.
+    fn hears(&self) -> String {
+        self.peer.with_mailbox(|mailbox| {
+            let text = String::from_utf8_lossy(mailbox.outbox.waiting()).into_owned();
+            mailbox.outbox.take(text.len());
+            text
+        })
+    }
+
+    fn outbox_bytes(&self) -> usize {
+        self.peer.with_mailbox(|mailbox| mailbox.outbox.len())
+    }
+}
+
+/// The reply token of the only message in a text.
+fn token(text: &str) -> String {
+    let line = text.lines().next().unwrap();
+    line.split(' ').nth(3).unwrap().to_owned()
+}
+
+#[test]
+fn a_session_that_begins_under_a_newer_policy_is_admitted_again() {
+    let mut town = Town::new(POLICY);
+    let without_audit = POLICY.replace("[service.audit]", "[service.other]");
+    // Admitted by the old policy; the new one is in force before the session exists.
+    town.world.set_policy(policy(&without_audit));
+    let mut audit = town.meet("audit");
+    assert_eq!(
+        town.turn(&mut audit, b"PING\r\n"),
+        Next::End(ErrText::StaleConnection)
+    );
+    let mut web = town.meet("web");
+    assert_eq!(
+        town.turn(&mut web, b"PING\r\n"),
+        Next::End(ErrText::AuthorizationViolation)
+    );
+}
+
+#[test]
+fn what_a_turn_gathered_is_forgotten_at_its_end_also_where_nothing_was_delivered() {
+    let mut town = Town::new(POLICY);
+    let mut web = town.connect("web");
+    let headers = format!("NATS/1.0 503\r\nA: {}\r\n\r\n", "a".repeat(1000));
+    let denied = format!("HPUB denied {0} {0}\r\n{headers}\r\n", headers.len());
+    town.does(&mut web, &denied.repeat(10));
+    assert_eq!(town.turn.bytes_kept(), 0, "headers of denied messages");
+    let names: Vec<_> = (0..10).map(|n| format!("PUB orders.n{n} 0\r\n\r\n")).collect();
+    town.does(&mut web, &names.concat());
+    assert_eq!(town.turn.routes_kept(), 0, "routes without a receiver");
+}
+
+#[test]
+fn an_answer_for_ten_thousand_inboxes_stops_at_the_outboxs_bound() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    town.does(&mut orders, "SUB orders.> 1\r\n");
+    let inboxes: Vec<_> = (0..9_000).map(|n| format!("SUB _INBOX.x {n}\r\n")).collect();
+    assert_eq!(town.does(&mut web, &inboxes.concat()), "");
+    town.does(&mut web, "PUB orders.place _INBOX.x 0\r\n\r\n");
+    let token = token(&orders.hears());
+    let payload = "x".repeat(100_000);
+    town.does(
+        &mut orders,
+        &format!("PUB {token} {}\r\n{payload}\r\n", payload.len()),
+    );
+    assert!(
+        web.outbox_bytes() <= OUTBOX_BYTES_MAX + 2 * payload.len(),
+        "{}",
+        web.outbox_bytes()
+    );
+    let dropped: u64 = town
+        .flows
+        .totals()
+        .values()
+        .map(|totals| totals.replies_dropped)
+        .sum();
+    assert_eq!(dropped, 1);
+}
+
+#[test]
+fn a_group_belongs_to_one_service() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders, mut audit) =
+        (town.connect("web"), town.connect("orders"), town.connect("audit"));
+    town.does(&mut orders, "SUB orders.place orders 1\r\n");
+    // Another service that may receive the message joins the group by its name.
+    town.does(&mut audit, "SUB orders.place orders 1\r\n");
+    for round in 0..4 {
+        town.does(&mut web, "PUB orders.place 1\r\nx\r\n");
+        assert!(orders.hears().contains("orders.place"), "round {round}");
+        assert!(audit.hears().contains("orders.place"), "round {round}");
+    }
+}
+
+#[test]
+fn a_message_that_an_instance_left_behind_goes_to_its_own_service() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders, mut audit) =
+        (town.connect("web"), town.connect("orders"), town.connect("audit"));
+    town.does(&mut orders, "SUB orders.place q 1\r\n");
+    town.does(&mut audit, "SUB orders.place q 1\r\n");
+    town.does(&mut web, "PUB orders.place 1\r\nx\r\n");
+    drop((orders.hears(), audit.hears()));
+    // It has left, and web's route does not know yet.
+    town.turn(&mut web, b"");
+    orders.session.end(&town.world);
+    let Town { world, turn, .. } = &mut town;
+    let bytes = b"PUB orders.place 1\r\ny\r\n";
+    let Ok(Step::Op(op, _)) = decode(bytes, 10) else {
+        panic!("a whole operation")
+    };
+    web.session.handle(world, bytes, op, turn, 0);
+    web.session.finish(world, bytes, turn, 0);
+    assert_eq!(
+        audit.hears().matches("HMSG").count(),
+        1,
+        "its own copy, and not the other's"
+    );
+}
+
+#[test]
+fn each_of_many_groups_gets_its_own_copy() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    let groups: Vec<_> = (0..9_000)
+        .map(|n| format!("SUB orders.place q{n} {n}\r\n"))
+        .collect();
+    town.does(&mut orders, &groups.concat());
+    town.does(&mut web, "PUB orders.place 0\r\n\r\n");
+    assert_eq!(orders.hears().matches("HMSG orders.place").count(), 9_000);
+}
+
+#[test]
+fn cached_routes_are_bounded_by_their_receivers() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    let all: Vec<_> = (0..5_000).map(|n| format!("SUB orders.> {n}\r\n")).collect();
+    town.does(&mut orders, &all.concat());
+    for name in 0..100 {
+        town.does(&mut web, &format!("PUB orders.n{name} 0\r\n\r\n"));
+        orders.hears();
+    }
+    assert!(web.session.targets_kept() <= crate::limits::CACHED_TARGETS_PER_CONNECTION_MAX + 5_000);
+}
