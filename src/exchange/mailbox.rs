@@ -110,11 +110,12 @@ pub struct Mailbox<P> {
     closed: bool,
 }
 
-impl<P> Default for Mailbox<P> {
-    fn default() -> Self {
+impl<P> Mailbox<P> {
+    /// An empty one. `first_generation` is where its reply tokens begin: see [`PendingReplies::new`].
+    pub fn new(first_generation: u32) -> Self {
         Self {
             outbox: Outbox::default(),
-            replies: PendingReplies::default(),
+            replies: PendingReplies::new(first_generation),
             inboxes: Inboxes::default(),
             takes_headers: false,
             takes_refusals: false,
@@ -122,9 +123,7 @@ impl<P> Default for Mailbox<P> {
             closed: false,
         }
     }
-}
 
-impl<P> Mailbox<P> {
     /// Sets what the client said in `CONNECT`.
     pub const fn set_options(&mut self, takes_headers: bool, takes_refusals: bool) {
         self.takes_headers = takes_headers;
@@ -400,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_subscription_ends_after_its_last_delivery() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(0);
         let subscription = Arc::new(Subscription::new(b"1", None));
         assert!(!subscription.end_after(2));
         assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
@@ -416,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_takes_nothing_until_it_is_read() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(0);
         let subscription = Arc::new(Subscription::new(b"1", None));
         mailbox.outbox.bytes_mut().resize(OUTBOX_BYTES_MAX, b'x');
         assert_eq!(
@@ -434,7 +433,7 @@ mod tests {
 
     #[test]
     fn answers_are_heard_only_on_ones_own_inboxes() {
-        let mut mailbox = Mailbox::<()>::default();
+        let mut mailbox = Mailbox::<()>::new(0);
         mailbox.inboxes.listen("_INBOX.me.*", b"1");
         mailbox.inboxes.listen("_INBOX.once", b"2");
         mailbox.inboxes.stop(b"2", Some(1));

@@ -1,8 +1,9 @@
 //! Requests that were delivered to one connection and wait for its answer.
 //!
 //! A token names a place in this table and how often the place has been used, so it means something only here,
-//! only once, and only until it expires. The table belongs to the receiving connection and lives behind its
-//! lock.
+//! only once, and only until it expires. The count of uses begins elsewhere in each table: a client that has
+//! reconnected may still answer on a token of its old connection, and that must not answer a new request. The
+//! table belongs to the receiving connection and lives behind its lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
@@ -75,6 +76,7 @@ impl Siblings {
 pub struct PendingReplies<P> {
     slots: Vec<Slot<P>>,
     free: Vec<u32>,
+    first_generation: u32,
     /// No pending request expires before this time; `u64::MAX` where there is none.
     next_deadline_us: u64,
 }
@@ -85,17 +87,18 @@ struct Slot<P> {
     pending: Option<Pending<P>>,
 }
 
-impl<P> Default for PendingReplies<P> {
-    fn default() -> Self {
+impl<P> PendingReplies<P> {
+    /// An empty table, whose places count their uses from `first_generation`. It should be random: tables of two
+    /// connections that count alike would take each other's tokens.
+    pub const fn new(first_generation: u32) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
+            first_generation,
             next_deadline_us: u64::MAX,
         }
     }
-}
 
-impl<P> PendingReplies<P> {
     /// Whether another request can be opened.
     pub fn has_room(&self) -> bool {
         !self.free.is_empty() || self.slots.len() < PENDING_REPLIES_PER_CONNECTION_MAX
@@ -109,7 +112,7 @@ impl<P> PendingReplies<P> {
         self.next_deadline_us = self.next_deadline_us.min(pending.deadline_us);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
-                generation: 0,
+                generation: self.first_generation,
                 pending: None,
             });
             u32::try_from(self.slots.len() - 1).expect("the table is bounded far below 2^32")
@@ -161,7 +164,7 @@ impl<P> PendingReplies<P> {
 
     /// Takes all requests, since the connection has ended.
     pub fn take_all(&mut self) -> Vec<Pending<P>> {
-        std::mem::take(self)
+        std::mem::replace(self, Self::new(self.first_generation.wrapping_add(1)))
             .slots
             .into_iter()
             .filter_map(|slot| slot.pending)
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_token_works_once() {
-        let mut replies = PendingReplies::default();
+        let mut replies = PendingReplies::new(0);
         let first = replies.open(pending("a", 10)).unwrap();
         assert_eq!(replies.close(first).unwrap().inbox, b"a");
         assert!(replies.close(first).is_none());
@@ -223,8 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_another_connection_means_nothing() {
+        let (mut old, mut new) = (PendingReplies::new(7), PendingReplies::new(70));
+        let stale = old.open(pending("a", 10)).unwrap();
+        let fresh = new.open(pending("b", 10)).unwrap();
+        assert_eq!(stale.slot, fresh.slot);
+        assert!(new.close(stale).is_none());
+        assert_eq!(new.close(fresh).unwrap().inbox, b"b");
+    }
+
+    #[test]
     fn expiry_takes_the_old_and_leaves_the_young() {
-        let mut replies = PendingReplies::default();
+        let mut replies = PendingReplies::new(0);
         let old = replies.open(pending("old", 10)).unwrap();
         let young = replies.open(pending("young", 20)).unwrap();
         assert!(replies.take_expired(9).is_empty());
@@ -238,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let mut replies = PendingReplies::default();
+        let mut replies = PendingReplies::new(0);
         for _ in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
             replies.open(pending("a", 1)).unwrap();
         }

@@ -4,6 +4,7 @@
 //! the connection's own task, which also does what others order. Nothing here reads from the socket, but for the
 //! moment in which it closes.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -133,6 +134,8 @@ impl Handle {
         zone: Option<Arc<str>>,
         now_us: u64,
     ) -> Self {
+        // Random for each connection, also across restarts of the broker.
+        let first_generation = (RandomState::new().hash_one(id.0) >> 32) as u32;
         Self(Arc::new(Connection {
             id,
             socket,
@@ -141,7 +144,7 @@ impl Handle {
             zone,
             since_us: now_us,
             locked: Mutex::new(Locked {
-                mailbox: Mailbox::default(),
+                mailbox: Mailbox::new(first_generation),
                 tls,
                 is_broken: false,
             }),

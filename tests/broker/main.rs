@@ -9,5 +9,6 @@
 )]
 
 mod hostile;
+mod late_replies;
 mod smoke;
 mod support;
