@@ -78,7 +78,8 @@ fn rebuild(block: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a line is `name: value`, its name a token (RFC 9110, section 5.6.2) that is not ours, its value
-/// without control characters.
+/// UTF-8 without control characters. Other encodings would do harm: clients in Rust end their connection at
+/// the first byte that is not UTF-8, so that any sender could cut off any of its receivers.
 fn may_pass(line: &[u8]) -> bool {
     let Some(colon) = memchr::memchr(b':', line) else {
         return false;
@@ -93,6 +94,7 @@ fn may_pass(line: &[u8]) -> bool {
         && value
             .iter()
             .all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+        && std::str::from_utf8(value).is_ok()
 }
 
 fn is_token_byte(byte: u8) -> bool {
@@ -155,6 +157,21 @@ mod tests {
         check("NATS/1.0\r\nA: a\u{b}b\r\n\r\n", "");
         check("NATS/1.0\r\nA: 1\r\n", "A: 1\r\n");
         check("", "");
+    }
+
+    #[test]
+    fn only_utf8_passes() {
+        let check = |value: &[u8], passes: bool| {
+            let line = [b"A: ".as_slice(), value, b"\r\n"].concat();
+            let block = [VERSION_LINE, line.as_slice(), b"\r\n"].concat();
+            let expected = if passes { line.as_slice() } else { b"" };
+            assert_eq!(clean(&block).as_bytes(), expected, "{value:?}");
+        };
+        check("Grüße".as_bytes(), true);
+        check(b"\xff", false);
+        check(b"cut \xc3", false);
+        check(b"overlong \xc0\xaf", false);
+        check(b"surrogate \xed\xa0\x80", false);
     }
 
     #[test]
