@@ -309,7 +309,10 @@ mod snapshots {
         let version = |sources: &[Source]| Policy::compile(sources).unwrap().policy.version().to_owned();
         let expected = version(&[a.clone(), b.clone()]);
         assert_eq!(version(&[b.clone(), a.clone()]), expected);
-        let elsewhere = [source("/etc/exocom/a.toml", TOP), source("/etc/exocom/b.toml", TODO)];
+        let elsewhere = [
+            source("/etc/exocom/a.toml", TOP),
+            source("/etc/exocom/b.toml", TODO),
+        ];
         assert_eq!(version(&elsewhere), expected);
         assert_ne!(version(&[a.clone(), source("c.toml", TODO)]), expected);
         assert_ne!(
