@@ -240,14 +240,10 @@ fn lock_files_name_no_mirror() {
     }
     let crates = read(Path::new("Cargo.lock"));
     for (line, text) in numbered(&crates) {
-        if let Some(source) = text.strip_prefix("source = ") {
-            if source != "\"registry+https://github.com/rust-lang/crates.io-index\"" {
-                faults.add(
-                    Path::new("Cargo.lock"),
-                    line,
-                    format!("a source that is not crates.io: {source}"),
-                );
-            }
+        let is_ours = |source: &str| source == "\"registry+https://github.com/rust-lang/crates.io-index\"";
+        if let Some(source) = text.strip_prefix("source = ").filter(|source| !is_ours(source)) {
+            let fault = format!("a source that is not crates.io: {source}");
+            faults.add(Path::new("Cargo.lock"), line, fault);
         }
     }
     faults.judge();
