@@ -98,7 +98,7 @@ impl Town {
         });
         let peer = Fake {
             id: ConnId(self.clients),
-            mailbox: Arc::default(),
+            mailbox: Arc::new(Mutex::new(Mailbox::new(0))),
             is_ready: Arc::new(AtomicBool::new(true)),
         };
         let book = self.flows.open_book(&service.into());
