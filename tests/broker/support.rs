@@ -336,7 +336,7 @@ impl Raw {
     pub fn hello(&mut self) {
         let info = self.line();
         assert!(info.starts_with("INFO "), "{info}");
-        self.send(b"CONNECT {\"headers\":true,\"no_responders\":true}\r\nPING\r\n");
+        self.send(b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\n");
         assert_eq!(self.line(), "PONG");
     }
 
