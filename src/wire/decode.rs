@@ -174,14 +174,17 @@ fn publish<'a>(
     if reply.is_some_and(|reply| reply.len() > INBOX_BYTES_MAX) {
         return Err(malformed);
     }
-    let (Some(message), Some(end)) = (body.get(..total_bytes), body.get(total_bytes..total_bytes + 2)) else {
-        return Ok(Step::Incomplete {
-            bytes_wanted: line_bytes + total_bytes + 2,
-        });
-    };
-    if end != b"\r\n" {
-        return Err(DecodeError::PayloadNotTerminated);
+    let end = body.get(total_bytes..).unwrap_or_default();
+    match end {
+        [b'\r', b'\n', ..] => {}
+        [] | [b'\r'] => {
+            return Ok(Step::Incomplete {
+                bytes_wanted: line_bytes + total_bytes + 1 + end.len(),
+            });
+        }
+        _ => return Err(DecodeError::PayloadNotTerminated),
     }
+    let message = body.get(..total_bytes).unwrap_or_default();
     let (header_block, payload) = message.split_at(header_bytes);
     let headers = (header_bytes > 0).then_some(header_block);
     let op = ClientOp::Publish(Publish {
@@ -263,8 +266,12 @@ impl Verb {
                 return Ok(None);
             }
             let arguments = line.get(common..).unwrap_or_default();
-            let takes_arguments = !matches!(verb, Self::Ping | Self::Pong | Self::Ok);
-            if takes_arguments && !matches!(arguments.first(), None | Some(b' ' | b'\t' | b'\r')) {
+            // As in nats-server, which reads `PINGS` as `PING` and `CONNECT{}` as `CONNECT {}`.
+            let stands_apart = !matches!(
+                verb,
+                Self::Ping | Self::Pong | Self::Ok | Self::Connect | Self::Info
+            );
+            if stands_apart && !matches!(arguments.first(), None | Some(b' ' | b'\t' | b'\r')) {
                 return Err(DecodeError::UnknownOperation);
             }
             return Ok(Some((verb, arguments)));
@@ -327,6 +334,8 @@ mod tests {
         check("+OK\r\n", ClientOp::Ignored);
         check("INFO {}\r\n", ClientOp::Ignored);
         check("CONNECT {\"a\":1}\r\n", ClientOp::Connect(b"{\"a\":1}"));
+        check("connect{}\n", ClientOp::Connect(b"{}"));
+        check("INFO{}\r\n", ClientOp::Ignored);
         check(
             "SUB a.b 1\r\n",
             ClientOp::Subscribe {
@@ -406,7 +415,9 @@ mod tests {
                 bytes_max: MAX,
             },
         );
-        check("PUB a 1\r\nxyz\r\n", DecodeError::PayloadNotTerminated);
+        for text in ["PUB a 1\r\nxyz\r\n", "PUB a 1\r\nx\n", "PUB a 1\r\nx\rx"] {
+            check(text, DecodeError::PayloadNotTerminated);
+        }
         check(
             &format!("PUB {} 1\r\n", "a".repeat(4096)),
             DecodeError::ControlLineTooLong,
