@@ -7,13 +7,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::exchange::mailbox::{ConnId, NotTaken, Peer};
+use crate::exchange::mailbox::{ConnId, Mailbox, NotTaken, Peer};
 use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::{Route, Target};
-use crate::exchange::turn::{Answer, Batch, Delivery, MessageRef, Turn};
+use crate::exchange::turn::{Batch, Delivery, Item, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
-use crate::wire::encode::{self, ErrText, Reason, Refusal};
+use crate::wire::encode::{Content, Reason, Refusal};
 
 /// How often a message is routed anew because its receiver left while it was on its way.
 const RETRIES_MAX: u8 = 3;
@@ -71,7 +71,6 @@ impl<P: Peer> Handover<P> {
         turn: &mut Turn<P>,
         now_us: u64,
     ) {
-        self.hand_over_answers(buffer, turn, now_us);
         while turn.has_messages() {
             self.tell_refusals(ways.policy().version(), buffer, turn);
             for (delivery, why) in self.hand_over_batches(buffer, turn, now_us) {
@@ -79,46 +78,6 @@ impl<P: Peer> Handover<P> {
             }
         }
         turn.clear();
-    }
-
-    fn hand_over_answers(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) {
-        if turn.answers.is_empty() {
-            return;
-        }
-        let answers = std::mem::take(&mut turn.answers);
-        let mut closed: Vec<(Pending<P>, Answer)> = Vec::with_capacity(answers.len());
-        let mut unknown = Vec::new();
-        self.peer.with_mailbox(|mailbox| {
-            for answer in answers {
-                match mailbox.replies.close(answer.token) {
-                    Some(pending) => closed.push((pending, answer)),
-                    None => unknown.push(answer),
-                }
-            }
-        });
-        for answer in unknown {
-            let subject = buffer.get(answer.subject).unwrap_or_default();
-            turn.notice("reply", subject, "no such request");
-            encode::err(&mut turn.control, ErrText::PublishDenied(subject));
-        }
-        closed.sort_by_key(|(pending, _)| pending.requester.id());
-        for same in closed.chunk_by(|(a, _), (b, _)| a.requester.id() == b.requester.id()) {
-            let Some((first, _)) = same.first() else { continue };
-            first.requester.with_mailbox(|mailbox| {
-                for (pending, answer) in same {
-                    pending
-                        .flow
-                        .count_response(now_us.saturating_sub(pending.opened_us));
-                    if let Some(siblings) = &pending.siblings {
-                        siblings.answered();
-                    }
-                    let content = turn.content(&self.stamp, buffer, &answer.message);
-                    if mailbox.answer(&pending.inbox, &content).is_err() {
-                        pending.flow.count_reply_dropped();
-                    }
-                }
-            });
-        }
     }
 
     /// Tells the client which of its requests cannot succeed, after the errors that belong to them.
@@ -151,26 +110,19 @@ impl<P: Peer> Handover<P> {
     fn hand_over_batches(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) -> Vec<(Delivery, NotTaken)> {
         let batches = turn.take_batches();
         let mut not_taken = Vec::new();
-        for Batch { peer, deliveries } in batches {
+        for Batch { peer, items } in batches {
             peer.with_mailbox(|mailbox| {
-                for delivery in deliveries {
-                    let route = turn.route(&delivery);
-                    let target = route.target(delivery.target);
-                    let content = turn.content(&self.stamp, buffer, &delivery.message);
-                    let pending = delivery.message.reply.clone().map(|inbox| {
-                        || Pending {
-                            requester: self.peer.clone(),
-                            inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
-                            flow: Arc::clone(&target.flow),
-                            opened_us: now_us,
-                            deadline_us: now_us.saturating_add(reply_within_us(route)),
-                            siblings: delivery.siblings.clone(),
+                for item in items {
+                    match item {
+                        Item::Message(delivery) => {
+                            if let Err(why) = self.deliver(mailbox, &delivery, buffer, turn, now_us) {
+                                not_taken.push((delivery, why));
+                            }
                         }
-                    });
-                    let name = route.name().as_str().as_bytes();
-                    match mailbox.deliver(&target.subscription, name, &content, pending) {
-                        Ok(()) => target.flow.count_delivered(content.payload.len()),
-                        Err(why) => not_taken.push((delivery, why)),
+                        Item::Answer(pending, message) => {
+                            let content = turn.content(&self.stamp, buffer, &message);
+                            answer(mailbox, &pending, &content, now_us);
+                        }
                     }
                 }
             });
@@ -179,6 +131,33 @@ impl<P: Peer> Handover<P> {
             }
         }
         not_taken
+    }
+
+    fn deliver(
+        &self,
+        mailbox: &mut Mailbox<P>,
+        delivery: &Delivery,
+        buffer: &[u8],
+        turn: &Turn<P>,
+        now_us: u64,
+    ) -> Result<(), NotTaken> {
+        let route = turn.route(delivery);
+        let target = route.target(delivery.target);
+        let content = turn.content(&self.stamp, buffer, &delivery.message);
+        let pending = delivery.message.reply.clone().map(|inbox| {
+            || Pending {
+                requester: self.peer.clone(),
+                inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
+                flow: Arc::clone(&target.flow),
+                opened_us: now_us,
+                deadline_us: now_us.saturating_add(reply_within_us(route)),
+                siblings: delivery.siblings.clone(),
+            }
+        });
+        let name = route.name().as_str().as_bytes();
+        mailbox.deliver(&target.subscription, name, &content, pending)?;
+        target.flow.count_delivered(content.payload.len());
+        Ok(())
     }
 
     /// A delivery that its receiver did not take: goes to another instance where the first has left, or is
@@ -246,6 +225,19 @@ impl<P: Peer> Handover<P> {
     /// The connection itself, where it wants no echo.
     fn skipped(&self) -> Option<ConnId> {
         (!self.echo).then(|| self.peer.id())
+    }
+}
+
+/// Gives an answer to the one who asked, and counts it.
+fn answer<P>(mailbox: &mut Mailbox<P>, pending: &Pending<P>, content: &Content<'_>, now_us: u64) {
+    pending
+        .flow
+        .count_response(now_us.saturating_sub(pending.opened_us));
+    if let Some(siblings) = &pending.siblings {
+        siblings.answered();
+    }
+    if mailbox.answer(&pending.inbox, content).is_err() {
+        pending.flow.count_reply_dropped();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::exchange::inbox::is_inbox;
 use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::subscriptions::Subscriptions;
-use crate::exchange::turn::{Answer, MessageRef, Turn, range_in};
+use crate::exchange::turn::{MessageRef, Turn};
 use crate::exchange::ways::{Denied, Way, Ways};
 use crate::exchange::world::World;
 use crate::identity::Identity;
@@ -87,6 +87,11 @@ impl<P: Peer> Session<P> {
         self.state == State::Ready
     }
 
+    /// Whether an operation that begins with this byte may come now: before `CONNECT`, nothing else is waited for.
+    pub fn may_begin_with(&self, byte: u8) -> bool {
+        self.is_ready() || byte.eq_ignore_ascii_case(&b'C')
+    }
+
     /// To be called before the first operation of a turn: takes notice of a changed policy and of changed
     /// subscriptions. Where the policy no longer lets the service connect, or listen as it does, it ends, or the
     /// subscription does.
@@ -148,7 +153,7 @@ impl<P: Peer> Session<P> {
     }
 
     fn connect(&mut self, json: &[u8], turn: &mut Turn<P>) -> Next {
-        let Some(options) = ConnectOptions::parse(json) else {
+        let Some(options) = self.options.changed_by(json) else {
             return Next::End(ErrText::AuthorizationViolation);
         };
         self.peer
@@ -171,33 +176,10 @@ impl<P: Peer> Session<P> {
         if message.headers.is_some() && !self.options.headers {
             return Next::End(ErrText::UnknownProtocolOperation);
         }
-        self.say_ok(turn);
         if message.subject.starts_with(REPLY_PREFIX) {
             self.answer(buffer, message, turn);
-            return Next::GoOn;
-        }
-        let reference = turn.remember(buffer, message);
-        match self.ways.find(world, message.subject, turn) {
-            Way::Denied(denied) => self.deny(&denied, message, &reference, turn),
-            Way::Open(route) => {
-                if let Some(reply) = message.reply.filter(|reply| !is_inbox(reply)) {
-                    route.count_denied();
-                    turn.notice("reply-to", reply, "not an inbox");
-                    encode::err(&mut turn.control, ErrText::PublishDenied(reply));
-                } else if route
-                    .permit()
-                    .terms()
-                    .payload_max
-                    .is_some_and(|max| message.payload.len() > max)
-                {
-                    route.count_denied();
-                    let rule = Rc::from(route.permit().rule().to_string());
-                    encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
-                    turn.refuse(&reference, Reason::Denied, Some(rule));
-                } else {
-                    self.handover.send(&route, &reference, 0, turn);
-                }
-            }
+        } else {
+            self.send(world, buffer, message, turn);
         }
         if turn.deliveries >= DELIVERIES_PER_BATCH_MAX {
             self.finish(world, buffer, turn, now_us);
@@ -205,22 +187,36 @@ impl<P: Peer> Session<P> {
         Next::GoOn
     }
 
-    fn deny(&self, denied: &Denied, message: &Publish<'_>, reference: &MessageRef, turn: &mut Turn<P>) {
-        denied.flow.count_denied();
-        encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
-        turn.refuse(reference, Reason::Denied, Some(Rc::clone(&denied.rule)));
+    fn send(&mut self, world: &World<P>, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>) {
+        let reference = turn.remember(buffer, message);
+        let route = match self.ways.find(world, message.subject, turn) {
+            Way::Denied(denied) => return deny(&denied, message, &reference, turn),
+            Way::Open(route) => route,
+        };
+        if let Some(reply) = message.reply.filter(|reply| !is_inbox(reply)) {
+            route.count_denied();
+            turn.notice("reply-to", reply, "not an inbox");
+            return encode::err(&mut turn.control, ErrText::PublishDenied(reply));
+        }
+        let payload_max = route.permit().terms().payload_max;
+        if payload_max.is_some_and(|max| message.payload.len() > max) {
+            route.count_denied();
+            let rule = Rc::from(route.permit().rule().to_string());
+            encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
+            return turn.refuse(&reference, Reason::Denied, Some(rule));
+        }
+        self.say_ok(turn);
+        self.handover.send(&route, &reference, 0, turn);
     }
 
     fn answer(&self, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>) {
-        let subject = range_in(buffer, message.subject);
-        match ReplyToken::parse(message.subject) {
-            Some(token) => {
-                let message = turn.remember(buffer, message);
-                turn.answers.push(Answer {
-                    token,
-                    subject,
-                    message,
-                });
+        let token = ReplyToken::parse(message.subject);
+        let pending = token.and_then(|token| self.peer.with_mailbox(|mailbox| mailbox.replies.close(token)));
+        match pending {
+            Some(pending) => {
+                self.say_ok(turn);
+                let reference = turn.remember(buffer, message);
+                turn.add_answer(pending, reference);
             }
             None => {
                 turn.notice("reply", message.subject, "no such request");
@@ -269,4 +265,10 @@ impl<P: Peer> Session<P> {
         give_up(lost, Reason::ReceiverLost, self.ways.policy().version());
         self.ways.clear();
     }
+}
+
+fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: &MessageRef, turn: &mut Turn<P>) {
+    denied.flow.count_denied();
+    encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
+    turn.refuse(reference, Reason::Denied, Some(Rc::clone(&denied.rule)));
 }

@@ -111,7 +111,7 @@ impl Town {
         let mut client = self.meet(service);
         let said = self.turn(
             &mut client,
-            b"CONNECT {\"headers\":true,\"no_responders\":true}\r\n",
+            b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n",
         );
         assert_eq!((said, client.hears()), (Next::GoOn, String::new()));
         client
@@ -288,4 +288,55 @@ fn cached_routes_are_bounded_by_their_receivers() {
         orders.hears();
     }
     assert!(web.session.targets_kept() <= crate::limits::CACHED_TARGETS_PER_CONNECTION_MAX + 5_000);
+}
+
+const ASKED_AND_TOLD: &str = r#"
+version = 1
+trust-domain = "shop.example"
+
+[service.web]
+sends = ["orders.place"]
+receives = ["orders.placed"]
+
+[service.orders]
+sends = ["orders.placed"]
+receives = ["orders.place"]
+"#;
+
+#[test]
+fn an_answer_keeps_its_place_among_the_messages_of_its_sender() {
+    let mut town = Town::new(ASKED_AND_TOLD);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    town.does(&mut orders, "SUB orders.place 1\r\n");
+    town.does(
+        &mut web,
+        "SUB orders.placed 1\r\nSUB _INBOX.x 2\r\nPUB orders.place _INBOX.x 0\r\n\r\n",
+    );
+    let token = token(&orders.hears());
+    town.does(
+        &mut orders,
+        &format!("PUB orders.placed 1\r\na\r\nPUB {token} 1\r\nb\r\nPUB orders.placed 1\r\nc\r\n"),
+    );
+    let heard = web.hears();
+    let payloads: Vec<_> = heard.lines().filter(|line| line.len() == 1).collect();
+    assert_eq!(payloads, ["a", "b", "c"], "{heard}");
+}
+
+#[test]
+fn only_what_passes_is_said_to_be_ok() {
+    let mut town = Town::new(ASKED_AND_TOLD);
+    let mut orders = town.meet("orders");
+    assert_eq!(town.does(&mut orders, "CONNECT {}\r\n"), "+OK\r\n");
+    assert_eq!(town.does(&mut orders, "PUB orders.placed 1\r\na\r\n"), "+OK\r\n");
+    for denied in [
+        "PUB orders.place 0\r\n\r\n",
+        "PUB _R.0.0 0\r\n\r\n",
+        "PUB orders.placed to 0\r\n\r\n",
+    ] {
+        let said = town.does(&mut orders, denied);
+        assert!(
+            said.starts_with("-ERR") && !said.contains("+OK"),
+            "{denied:?}: {said}"
+        );
+    }
 }

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, Peer};
-use crate::exchange::replies::Siblings;
+use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::Route;
 use crate::wire::decode::Publish;
-use crate::wire::encode::{Content, Reason, ReplyToken};
+use crate::wire::encode::{Content, Reason};
 use crate::wire::headers::{self, CleanLines};
 use crate::wire::printable;
 
@@ -30,8 +30,6 @@ pub struct Turn<P> {
     /// A batch for each receiver.
     receivers: Vec<Batch<P>>,
     receiver_index: HashMap<ConnId, u32, foldhash::fast::RandomState>,
-    /// Answers to requests that this connection got.
-    pub(super) answers: Vec<Answer>,
     /// Requests of this connection that cannot succeed.
     pub(super) refusals: Vec<Refused>,
     pub(super) deliveries: usize,
@@ -52,7 +50,6 @@ impl<P> Default for Turn<P> {
             routes: Vec::new(),
             receivers: Vec::new(),
             receiver_index: HashMap::default(),
-            answers: Vec::new(),
             refusals: Vec::new(),
             deliveries: 0,
             chosen: Vec::new(),
@@ -84,7 +81,17 @@ struct RouteUse<P> {
 #[derive(Debug)]
 pub(super) struct Batch<P> {
     pub(super) peer: P,
-    pub(super) deliveries: Vec<Delivery>,
+    /// In the order in which they came.
+    pub(super) items: Vec<Item<P>>,
+}
+
+/// What a receiver gets.
+#[derive(Debug)]
+pub(super) enum Item<P> {
+    /// A message.
+    Message(Delivery),
+    /// The answer to a request of its own.
+    Answer(Pending<P>, MessageRef),
 }
 
 /// One message for one receiver.
@@ -96,14 +103,6 @@ pub(super) struct Delivery {
     /// The other receivers of the same request.
     pub(super) siblings: Option<Arc<Siblings>>,
     pub(super) retries: u8,
-}
-
-/// An answer on one of this connection's tokens.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) token: ReplyToken,
-    pub(super) subject: Range<usize>,
-    pub(super) message: MessageRef,
 }
 
 /// A request of this connection that cannot succeed.
@@ -196,29 +195,55 @@ impl<P> Turn<P> {
     where
         P: Peer,
     {
-        let used = self
-            .routes
-            .get_mut(delivery.route as usize)
-            .expect("deliveries name routes of this turn");
         let target = delivery.target as usize;
-        if used.places.len() <= target {
-            used.places.resize(target + 1, None);
-        }
-        let place = used.places.get_mut(target).expect("resized above");
-        let place = *place.get_or_insert_with(|| {
-            *self.receiver_index.entry(peer.id()).or_insert_with(|| {
-                self.receivers.push(Batch {
-                    peer: peer.clone(),
-                    deliveries: Vec::new(),
-                });
-                u32::try_from(self.receivers.len() - 1).expect("fewer receivers than 2^32")
-            })
+        let known = self.route_use(&delivery).places.get(target).copied().flatten();
+        let place = known.unwrap_or_else(|| {
+            let place = self.place_of(peer);
+            let places = &mut self.route_use(&delivery).places;
+            if places.len() <= target {
+                places.resize(target + 1, None);
+            }
+            *places.get_mut(target).expect("resized above") = Some(place);
+            place
         });
+        self.push(place, Item::Message(delivery));
+    }
+
+    /// Puts the answer to a request into the requester's batch.
+    pub(super) fn add_answer(&mut self, pending: Pending<P>, message: MessageRef)
+    where
+        P: Peer,
+    {
+        let place = self.place_of(&pending.requester);
+        self.push(place, Item::Answer(pending, message));
+    }
+
+    fn route_use(&mut self, delivery: &Delivery) -> &mut RouteUse<P> {
+        self.routes
+            .get_mut(delivery.route as usize)
+            .expect("deliveries name routes of this turn")
+    }
+
+    /// The place of a receiver's batch.
+    fn place_of(&mut self, peer: &P) -> u32
+    where
+        P: Peer,
+    {
+        *self.receiver_index.entry(peer.id()).or_insert_with(|| {
+            self.receivers.push(Batch {
+                peer: peer.clone(),
+                items: Vec::new(),
+            });
+            u32::try_from(self.receivers.len() - 1).expect("fewer receivers than 2^32")
+        })
+    }
+
+    fn push(&mut self, place: u32, item: Item<P>) {
         self.receivers
             .get_mut(place as usize)
             .expect("places come from this turn")
-            .deliveries
-            .push(delivery);
+            .items
+            .push(item);
         self.deliveries += 1;
     }
 
@@ -250,7 +275,7 @@ impl<P> Turn<P> {
 
     /// Whether anything waits to be handed over.
     pub(super) fn has_messages(&self) -> bool {
-        self.deliveries > 0 || !self.answers.is_empty() || !self.refusals.is_empty()
+        self.deliveries > 0 || !self.refusals.is_empty()
     }
 
     /// Forgets the messages, which have all been handed over.

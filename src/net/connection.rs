@@ -223,10 +223,12 @@ impl Handle {
         let mut used = 0;
         let mut end = session.begin(&broker.world, turn);
         while end == Next::GoOn && buffer.len() - used >= held.bytes_wanted.max(1) {
-            match decode(
-                buffer.get(used..).unwrap_or_default(),
-                broker.settings.payload_bytes_max,
-            ) {
+            let rest = buffer.get(used..).unwrap_or_default();
+            if !rest.first().is_some_and(|&byte| session.may_begin_with(byte)) {
+                end = Next::End(ErrText::AuthorizationViolation);
+                break;
+            }
+            match decode(rest, broker.settings.payload_bytes_max) {
                 Ok(Step::Op(op, bytes)) => {
                     let was_ready = session.is_ready();
                     end = session.handle(&broker.world, buffer, op, turn, now_us);
