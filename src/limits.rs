@@ -68,10 +68,20 @@ pub const PENDING_REPLIES_PER_CONNECTION_MAX: usize = 65_536;
 /// Bytes waiting for one connection's socket; past it, messages to that connection are dropped and counted.
 pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes waiting for all sockets together. Near it one connection may hold ever less.
+pub const OUTBOXES_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes that one connection's outbox may hold however full the others are.
+pub const OUTBOX_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of answers to a client's own operations (`PONG`, `-ERR`) that may wait beyond what its outbox may hold.
+/// Past it, the client is not read until it reads.
+pub const OUTBOX_OWN_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes waiting for one connection's socket from which its publishers are made to wait, for a bounded time.
 pub const OUTBOX_BYTES_BACK_PRESSURE: usize = 256 << 10;
 
-/// How long a publisher waits, once, for a receiver's outbox to drain, in milliseconds. A receiver that took
+/// How long a publisher waits for the outboxes of all its receivers to drain, in milliseconds. A receiver that took
 /// longer is waited for again only when its outbox has been empty.
 pub const BACK_PRESSURE_MS_MAX: u64 = 50;
 

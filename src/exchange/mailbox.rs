@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::exchange::replies::{Pending, PendingReplies};
-use crate::limits::{INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX};
+use crate::limits::{
+    INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX,
+};
 use crate::wire::encode::{self, Content, Refusal};
 use crate::wire::name::matches_text;
 
@@ -217,10 +219,21 @@ impl<P> Mailbox<P> {
 }
 
 /// Bytes that wait for a socket, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
+    bytes_max: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            sent: 0,
+            bytes_max: OUTBOX_BYTES_MAX,
+        }
+    }
 }
 
 impl Outbox {
@@ -266,9 +279,19 @@ impl Outbox {
         self.len() == 0
     }
 
+    /// Sets from how many bytes on it takes no more messages.
+    pub const fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Whether it takes no more messages.
     pub const fn is_full(&self) -> bool {
-        self.len() >= OUTBOX_BYTES_MAX
+        self.len() >= self.bytes_max
+    }
+
+    /// Whether it should not even take answers to what its own client does.
+    pub const fn is_stuffed(&self) -> bool {
+        self.len() >= self.bytes_max + OUTBOX_OWN_BYTES_MAX
     }
 
     /// Whether publishers should wait a moment.

@@ -13,6 +13,7 @@ use crate::exchange::world::World;
 use crate::net::clock::Clock;
 use crate::net::connection::Ended;
 use crate::net::handle::Handle;
+use crate::net::waiting::WaitingBytes;
 use crate::policy::Policy;
 use crate::traffic::flow::FlowRegistry;
 use crate::wire::encode::{self, Info};
@@ -49,6 +50,8 @@ pub struct Broker {
     pub clock: Clock,
     /// What the configuration sets.
     pub settings: Settings,
+    /// What waits for all sockets together.
+    pub waiting: Arc<WaitingBytes>,
     server_id: String,
     next_id: AtomicU64,
     connections: Mutex<HashMap<ConnId, Handle>>,
@@ -74,6 +77,7 @@ impl Broker {
             flows: FlowRegistry::default(),
             clock: Clock::default(),
             settings,
+            waiting: Arc::default(),
             server_id,
             next_id: AtomicU64::new(1),
             connections: Mutex::default(),
@@ -118,6 +122,7 @@ impl Broker {
     /// when it is dropped.
     pub fn take_half_open(self: &Arc<Self>, address: IpAddr) -> Result<HalfOpenPlace, &'static str> {
         self.accepted.fetch_add(1, Relaxed);
+        let address = party(address);
         let mut half_open = self.half_open.lock();
         if half_open.total >= self.settings.half_open_max {
             return Err("half-open");
@@ -180,6 +185,7 @@ impl Broker {
         Counts {
             accepted: self.accepted.load(Relaxed),
             half_open: self.handshakes_under_way.load(Relaxed),
+            waiting_bytes: self.waiting.total(),
             protocol_errors: self.protocol_errors.load(Relaxed),
             refused: self.refused.lock().clone(),
             ended: self
@@ -199,12 +205,22 @@ pub struct Counts {
     pub accepted: u64,
     /// Handshakes under way now.
     pub half_open: usize,
+    /// Bytes that wait for all sockets together now.
+    pub waiting_bytes: usize,
     /// Connections closed for a protocol error.
     pub protocol_errors: u64,
     /// Clients that got no session, by the rule they broke.
     pub refused: BTreeMap<&'static str, u64>,
     /// Sessions that have ended, by reason.
     pub ended: BTreeMap<String, u64>,
+}
+
+/// Whose address it is: in IPv6 everybody has 2^64 of them.
+fn party(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address => address,
+    }
 }
 
 /// A place among the handshakes under way.
@@ -225,5 +241,25 @@ impl Drop for HalfOpenPlace {
                 half_open.by_address.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_party_has_one_address() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(
+                party(address.parse().unwrap()),
+                expected.parse::<IpAddr>().unwrap(),
+                "{address}"
+            );
+        };
+        check("192.0.2.7", "192.0.2.7");
+        check("::ffff:192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("::1", "::");
     }
 }

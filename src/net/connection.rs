@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rustls::ServerConnection;
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
@@ -17,7 +18,7 @@ use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
 use crate::limits::{DENIAL_LINES_PER_TURN_MAX, READ_BYTES_PER_TURN};
 use crate::net::broker::Broker;
-use crate::net::handle::{Handle, order};
+use crate::net::handle::{Handle, Io, order, wait_until_drained};
 use crate::wire::decode::{DecodeError, Step, decode};
 use crate::wire::encode::{self, ErrText};
 use crate::wire::printable;
@@ -74,7 +75,10 @@ impl Handle {
         let identity = Arc::clone(&self.identity);
         let mut session = Session::new(self.clone(), identity, zone, Arc::clone(&flows), &broker.world);
         self.with_mailbox(|mailbox| mailbox.outbox.bytes_mut().extend_from_slice(info));
-        let ended = self.turns(broker, &mut session, info).await;
+        let ended = match self.socket() {
+            Some(socket) => self.turns(broker, &mut session, info, &socket).await,
+            None => Ended::Lost,
+        };
         session.end(&broker.world);
         self.has_ended.store(true, Relaxed);
         broker.flows.close_book(&flows);
@@ -88,52 +92,56 @@ impl Handle {
         self.close(true).await;
     }
 
-    async fn turns(&self, broker: &Broker, session: &mut Session<Self>, info: &[u8]) -> Ended {
+    async fn turns(
+        &self,
+        broker: &Broker,
+        session: &mut Session<Self>,
+        info: &[u8],
+        socket: &TcpStream,
+    ) -> Ended {
         let mut held = Held::default();
         // The handshake may have left bytes that are decrypted already.
         let mut is_readable = true;
         loop {
-            let outcome = SCRATCH.with_borrow_mut(|scratch| {
-                if let Some(ended) = self.obey(broker, session, info, &mut scratch.turn) {
-                    return Err(ended);
-                }
-                if is_readable {
-                    self.turn(broker, session, &mut held, scratch)
-                } else {
-                    Ok(Did::Nothing)
-                }
+            let (outcome, slow) = SCRATCH.with_borrow_mut(|scratch| {
+                let outcome = match self.obey(broker, session, info, &mut scratch.turn) {
+                    Some(ended) => Err(ended),
+                    None if is_readable => self.turn(broker, session, &mut held, scratch, socket),
+                    None => Ok(Did::Nothing),
+                };
+                (outcome, std::mem::take(&mut scratch.turn.slow))
             });
             let did = match outcome {
                 Ok(did) => did,
                 Err(ended) => return ended,
             };
-            let slow = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.turn.slow));
-            for peer in slow {
-                peer.wait_until_drained().await;
+            if !slow.is_empty() {
+                wait_until_drained(&slow).await;
             }
             is_readable = match did {
                 // There may be more: let the other connections of this thread have their turn first.
-                Did::ReadAll => {
+                Did::ReadAll if !self.is_stuffed.load(Relaxed) => {
                     tokio::task::yield_now().await;
                     true
                 }
-                Did::Read | Did::Nothing => self.wait().await,
+                _ => self.wait(socket).await,
             };
         }
     }
 
-    /// Waits for bytes, for room in a full socket, or for an order. Says whether to read.
-    async fn wait(&self) -> bool {
+    /// Waits for bytes, for room in a full socket, or for an order. Says whether to read. A client that does not
+    /// read the answers to what it does is not read either: further answers would go into memory.
+    async fn wait(&self, socket: &TcpStream) -> bool {
         loop {
             let is_blocked = self.is_blocked.load(Relaxed);
-            let interest = if is_blocked {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
+            let interest = match (is_blocked, self.is_stuffed.load(Relaxed)) {
+                (false, _) => Interest::READABLE,
+                (true, false) => Interest::READABLE | Interest::WRITABLE,
+                (true, true) => Interest::WRITABLE,
             };
             tokio::select! {
                 biased;
-                ready = self.socket.ready(interest) => {
+                ready = socket.ready(interest) => {
                     let Ok(ready) = ready else { return true };
                     if is_blocked && ready.is_writable() {
                         self.flush(&mut self.locked.lock());
@@ -194,7 +202,8 @@ impl Handle {
             return Some(ended);
         }
         if orders & order::END != 0 {
-            return Some(Ended::Shutdown);
+            let is_broken = self.locked.lock().io.is_none();
+            return Some(if is_broken { Ended::Lost } else { Ended::Shutdown });
         }
         None
     }
@@ -206,6 +215,7 @@ impl Handle {
         session: &mut Session<Self>,
         held: &mut Held,
         scratch: &mut Scratch,
+        socket: &TcpStream,
     ) -> Result<Did, Ended> {
         let Scratch { cipher, plain, turn } = scratch;
         // What another connection of this thread left when it broke in the middle of a read is nobody's.
@@ -214,9 +224,10 @@ impl Handle {
         let mut owned = std::mem::take(&mut held.bytes);
         let is_own = !owned.is_empty();
         let buffer = if is_own { &mut owned } else { &mut *plain };
-        let (did, is_eof) = self.read(cipher, buffer)?;
+        let bytes_before = buffer.len();
+        let (did, is_eof) = self.read(socket, cipher, buffer)?;
         let now_us = broker.clock.now_us();
-        if !buffer.is_empty() {
+        if buffer.len() > bytes_before {
             self.last_heard_us.store(now_us, Relaxed);
             self.pings_unanswered.store(0, Relaxed);
         }
@@ -269,8 +280,8 @@ impl Handle {
 
     /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says also whether that
     /// was the end.
-    fn read(&self, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
-        let (bytes, mut is_eof) = match self.socket.try_read(cipher) {
+    fn read(&self, socket: &TcpStream, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
+        let (bytes, mut is_eof) = match socket.try_read(cipher) {
             Ok(0) => (0, true),
             Ok(bytes) => (bytes, false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, false),
@@ -278,23 +289,23 @@ impl Handle {
         };
         let mut rest = cipher.get(..bytes).unwrap_or_default();
         let mut locked = self.locked.lock();
-        if locked.is_broken {
+        let Some(Io { tls, .. }) = &mut locked.io else {
             return Err(Ended::Lost);
-        }
+        };
         loop {
-            drain_plaintext(&mut locked.tls, plain).map_err(|_| Ended::Lost)?;
+            drain_plaintext(tls, plain).map_err(|_| Ended::Lost)?;
             if rest.is_empty() {
                 break;
             }
-            locked.tls.read_tls(&mut rest).map_err(|_| Ended::Lost)?;
-            let Ok(state) = locked.tls.process_new_packets() else {
+            tls.read_tls(&mut rest).map_err(|_| Ended::Lost)?;
+            let Ok(state) = tls.process_new_packets() else {
                 // The alert that says what was wrong.
                 self.flush(&mut locked);
                 return Err(Ended::Lost);
             };
             is_eof |= state.peer_has_closed();
         }
-        if locked.tls.wants_write() {
+        if tls.wants_write() {
             self.flush(&mut locked);
         }
         drop(locked);

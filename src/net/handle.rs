@@ -2,11 +2,12 @@
 //!
 //! Any publisher's thread pushes into the mailbox, encrypts and writes. What the socket does not take is left to
 //! the connection's own task, which also does what others order. Nothing here reads from the socket, but for the
-//! moment in which it closes.
+//! moment in which it closes. What has ended holds nothing any more: others keep handles to it for long.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,12 +17,13 @@ use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::exchange::mailbox::{ConnId, Mailbox, Peer};
+use crate::exchange::mailbox::{ConnId, Mailbox, Outbox, Peer};
 use crate::identity::Identity;
 use crate::limits::{
     BACK_PRESSURE_MS_MAX, CONNECT_MS_MAX, ENCRYPTED_AHEAD_BYTES_MAX, LINGER_MS_MAX, PING_AFTER_MS,
     PINGS_UNANSWERED_MAX,
 };
+use crate::net::waiting::WaitingBytes;
 
 /// A handle to a connection; what the exchange knows as a peer.
 #[derive(Debug, Clone)]
@@ -31,7 +33,6 @@ pub struct Handle(Arc<Connection>);
 #[derive(Debug)]
 pub struct Connection {
     pub(super) id: ConnId,
-    pub(super) socket: TcpStream,
     /// Where the client connects from.
     pub address: SocketAddr,
     /// Whose certificate it showed.
@@ -50,6 +51,8 @@ pub struct Connection {
     pub(super) is_blocked: AtomicBool,
     /// The outbox is long, so publishers should wait or choose another.
     is_long: AtomicBool,
+    /// The outbox is so full that nothing is read that would be answered into it.
+    pub(super) is_stuffed: AtomicBool,
     /// A publisher has waited in vain; none waits again until the outbox has been empty.
     is_slow: AtomicBool,
     next_deadline_us: AtomicU64,
@@ -58,6 +61,8 @@ pub struct Connection {
     pub(super) is_ready: AtomicBool,
     pub(super) has_ended: AtomicBool,
     used_since_tick: AtomicBool,
+    /// What waits for all sockets together.
+    waiting: Arc<WaitingBytes>,
     /// What the client said of itself, for operators.
     pub about: Mutex<About>,
 }
@@ -76,8 +81,17 @@ pub struct About {
 #[derive(Debug)]
 pub(super) struct Locked {
     pub(super) mailbox: Mailbox<Handle>,
+    /// `None` once it is broken or has ended.
+    pub(super) io: Option<Io>,
+    /// How many bytes of the outbox are counted in `waiting`.
+    counted_bytes: usize,
+}
+
+/// The way to the client.
+#[derive(Debug)]
+pub(super) struct Io {
+    pub(super) socket: Arc<TcpStream>,
     pub(super) tls: ServerConnection,
-    pub(super) is_broken: bool,
 }
 
 /// What others ask of a connection's own task.
@@ -99,6 +113,8 @@ impl Peer for Handle {
     fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
         let connection = &*self.0;
         let mut locked = connection.locked.lock();
+        let bytes_max = connection.waiting.bytes_max_of_one();
+        locked.mailbox.outbox.set_bytes_max(bytes_max);
         let result = f(&mut locked.mailbox);
         connection.flush(&mut locked);
         connection
@@ -125,6 +141,10 @@ impl std::ops::Deref for Handle {
 
 impl Handle {
     /// A connection whose handshake has ended.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is known only where the connection is made"
+    )]
     pub fn new(
         id: ConnId,
         socket: TcpStream,
@@ -133,26 +153,28 @@ impl Handle {
         identity: Arc<Identity>,
         zone: Option<Arc<str>>,
         now_us: u64,
+        waiting: Arc<WaitingBytes>,
     ) -> Self {
+        let socket = Arc::new(socket);
         // Random for each connection, also across restarts of the broker.
         let first_generation = (RandomState::new().hash_one(id.0) >> 32) as u32;
         Self(Arc::new(Connection {
             id,
-            socket,
             address,
             identity,
             zone,
             since_us: now_us,
             locked: Mutex::new(Locked {
                 mailbox: Mailbox::new(first_generation),
-                tls,
-                is_broken: false,
+                io: Some(Io { socket, tls }),
+                counted_bytes: 0,
             }),
             wake: Notify::new(),
             drained: Notify::new(),
             orders: AtomicU8::new(0),
             is_blocked: AtomicBool::new(false),
             is_long: AtomicBool::new(false),
+            is_stuffed: AtomicBool::new(false),
             is_slow: AtomicBool::new(false),
             next_deadline_us: AtomicU64::new(u64::MAX),
             last_heard_us: AtomicU64::new(now_us),
@@ -160,57 +182,71 @@ impl Handle {
             is_ready: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             used_since_tick: AtomicBool::new(true),
+            waiting,
             about: Mutex::default(),
         }))
     }
 
-    /// Waits, for a bounded time and once, until the outbox is short again.
-    pub(super) async fn wait_until_drained(&self) {
-        if self.is_slow.load(Relaxed) {
-            return;
-        }
-        let drained = self.drained.notified();
-        if !self.is_long.load(Relaxed) {
-            return;
-        }
-        if tokio::time::timeout(Duration::from_millis(BACK_PRESSURE_MS_MAX), drained)
-            .await
-            .is_err()
-        {
-            self.is_slow.store(true, Relaxed);
-        }
+    /// The socket, while there is one.
+    pub(super) fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.locked.lock().io.as_ref().map(|io| Arc::clone(&io.socket))
     }
 
-    /// Closes the socket. With `lingers`, first lets what is in the outbox reach the client, and reads on for a
-    /// moment: a socket closed with bytes unread makes the client lose our last words.
+    /// Closes the socket and gives back what the connection holds. With `lingers`, first lets what is in the outbox
+    /// reach the client, and reads on for a moment: a socket closed with bytes unread makes the client lose our
+    /// last words.
     pub(super) async fn close(&self, lingers: bool) {
-        {
-            let mut locked = self.locked.lock();
-            locked.tls.send_close_notify();
-            self.flush(&mut locked);
-        }
         if lingers
-            && tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), self.linger())
+            && let Some(socket) = self.socket()
+            && tokio::time::timeout(Duration::from_millis(LINGER_MS_MAX), self.linger(&socket))
                 .await
                 .is_err()
         {
             tracing::debug!(connection = self.id.0, "closed before the client did");
         }
+        let mut locked = self.locked.lock();
+        self.say_goodbye(&mut locked);
+        locked.io = None;
+        self.flush(&mut locked);
+        locked.mailbox.outbox.shrink();
     }
 
-    async fn linger(&self) {
-        while self.is_blocked.load(Relaxed) && self.socket.writable().await.is_ok() {
+    async fn linger(&self, socket: &TcpStream) {
+        while self.is_blocked.load(Relaxed) && socket.writable().await.is_ok() {
             self.flush(&mut self.locked.lock());
         }
-        if rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write).is_err() {
+        self.say_goodbye(&mut self.locked.lock());
+        if rustix::net::shutdown(socket, rustix::net::Shutdown::Write).is_err() {
             return;
         }
         let mut unread = [0; 1024];
-        while self.socket.readable().await.is_ok() {
-            match self.socket.try_read(&mut unread) {
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut unread) {
                 Ok(0) => return,
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
                 _ => {}
+            }
+        }
+    }
+}
+
+/// Waits, for a bounded time in all, until the outboxes of these receivers are short again. One that is not by then
+/// is not waited for again before it has been empty.
+pub(super) async fn wait_until_drained(receivers: &[Handle]) {
+    let mut time_is_up = pin!(tokio::time::sleep(Duration::from_millis(BACK_PRESSURE_MS_MAX)));
+    for (place, receiver) in receivers.iter().enumerate() {
+        let drained = receiver.drained.notified();
+        if receiver.is_slow.load(Relaxed) || !receiver.is_long.load(Relaxed) {
+            continue;
+        }
+        tokio::select! {
+            () = drained => {}
+            () = &mut time_is_up => {
+                let left = receivers.iter().skip(place);
+                for late in left.filter(|receiver| receiver.is_long.load(Relaxed)) {
+                    late.is_slow.store(true, Relaxed);
+                }
+                return;
             }
         }
     }
@@ -276,50 +312,43 @@ impl Connection {
         self.wake.notify_one();
     }
 
+    /// Says that nothing more will come, once all has left that was to come.
+    fn say_goodbye(&self, locked: &mut Locked) {
+        if let Some(io) = &mut locked.io
+            && locked.mailbox.outbox.is_empty()
+        {
+            io.tls.send_close_notify();
+            self.flush(locked);
+        }
+    }
+
     /// Encrypts and writes as much as the socket takes. What remains is the connection's own task's work.
     pub(super) fn flush(&self, locked: &mut Locked) {
         let Locked {
             mailbox,
-            tls,
-            is_broken,
+            io,
+            counted_bytes,
         } = locked;
         let outbox = &mut mailbox.outbox;
-        if *is_broken {
-            outbox.take(outbox.len());
-            return;
-        }
-        if outbox.is_empty() && !tls.wants_write() {
+        let wants_write = io.as_ref().is_some_and(|io| io.tls.wants_write());
+        if outbox.is_empty() && *counted_bytes == 0 && !wants_write {
             return;
         }
         self.used_since_tick.store(true, Relaxed);
-        let blocked = loop {
-            let mut writer = SocketWriter(&self.socket);
-            let written = loop {
-                if !tls.wants_write() {
-                    break Ok(());
-                }
-                if let Err(error) = tls.write_tls(&mut writer) {
-                    break Err(error);
-                }
-            };
-            match written {
-                Ok(()) if outbox.is_empty() => break false,
-                Ok(()) => {
-                    let ahead = outbox.waiting().len().min(ENCRYPTED_AHEAD_BYTES_MAX);
-                    let encrypted = tls
-                        .writer()
-                        .write(outbox.waiting().get(..ahead).unwrap_or_default());
-                    outbox.take(encrypted.unwrap_or(0));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
-                Err(_) => {
-                    *is_broken = true;
-                    outbox.take(outbox.len());
-                    self.order(order::END);
-                    break false;
-                }
-            }
+        let written = match io {
+            Some(io) => io.write(outbox),
+            None => Err(io::ErrorKind::NotConnected.into()),
         };
+        if written.is_err() {
+            outbox.take(outbox.len());
+            if io.take().is_some() {
+                self.order(order::END);
+            }
+        }
+        self.waiting.change(*counted_bytes, outbox.len());
+        *counted_bytes = outbox.len();
+        self.is_stuffed.store(outbox.is_stuffed(), Relaxed);
+        let blocked = written.unwrap_or(false);
         if blocked != self.is_blocked.load(Relaxed) {
             self.is_blocked.store(blocked, Relaxed);
             if blocked {
@@ -335,6 +364,32 @@ impl Connection {
         }
         if outbox.is_empty() && self.is_slow.load(Relaxed) {
             self.is_slow.store(false, Relaxed);
+        }
+    }
+}
+
+impl Io {
+    /// Encrypts and writes as much as the socket takes. Says whether it would block.
+    fn write(&mut self, outbox: &mut Outbox) -> io::Result<bool> {
+        let mut writer = SocketWriter(&self.socket);
+        loop {
+            while self.tls.wants_write() {
+                match self.tls.write_tls(&mut writer) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                    Err(error) => return Err(error),
+                }
+            }
+            if outbox.is_empty() {
+                return Ok(false);
+            }
+            let waiting = outbox.waiting();
+            let ahead = waiting.get(..ENCRYPTED_AHEAD_BYTES_MAX).unwrap_or(waiting);
+            match self.tls.writer().write(ahead)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                encrypted => outbox.take(encrypted),
+            }
         }
     }
 }

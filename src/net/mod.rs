@@ -9,4 +9,5 @@ pub mod connection;
 pub mod handle;
 pub mod listener;
 pub mod tls;
+pub mod waiting;
 pub mod worker;

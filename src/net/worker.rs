@@ -117,7 +117,6 @@ impl Room {
         let tls = listener.tls.load_full();
         // On the heap: a handshake needs far more room than the connection after it.
         let handshake = Box::pin(tokio::time::timeout(limit, tls.accept(socket))).await;
-        drop(place);
         let (stream, identity) = match handshake {
             Ok(Ok(done)) => done,
             Ok(Err(HandshakeError::Refused(refused))) => {
@@ -147,7 +146,16 @@ impl Room {
         let admitted = broker.world.policy().admit(&identity, listener.zone.as_deref());
         let zone = listener.zone.clone();
         let now_us = broker.clock.now_us();
-        let handle = Handle::new(id, socket, tls, address, Arc::clone(&identity), zone, now_us);
+        let handle = Handle::new(
+            id,
+            socket,
+            tls,
+            address,
+            Arc::clone(&identity),
+            zone,
+            now_us,
+            Arc::clone(&broker.waiting),
+        );
         let refused = match admitted {
             Ok(_) if broker.enter(&handle, id) => None,
             Ok(_) => Some(("connections", "too many connections".to_owned())),
@@ -163,9 +171,11 @@ impl Room {
             );
             let mut last_words = info;
             encode::err(&mut last_words, ErrText::AuthorizationViolation);
+            // It keeps its place until it has gone: those that may not enter must not be more than may knock.
             handle.say_and_close(&last_words).await;
             return;
         }
+        drop(place);
         tracing::info!(
             connection = id.0, listener = listener.name, %address, sender = %identity.role, serial = %identity.serial,
             "connected"
