@@ -10,5 +10,7 @@
 
 mod hostile;
 mod late_replies;
+#[cfg(target_os = "linux")]
+mod partitions;
 mod smoke;
 mod support;
