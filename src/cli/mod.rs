@@ -1,6 +1,7 @@
 //! The commands, one file a verb. They talk to people: all printing is here and in `main`.
 
 pub mod authority;
+pub mod bench;
 pub mod certs;
 
 pub mod dev;
@@ -62,6 +63,8 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Run a broker for a laptop or a test, with certificates for everybody in the policy
     Dev(dev::DevArgs),
+    /// Measure a broker under load, and check what it delivers
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -78,6 +81,7 @@ impl Cli {
             }
             Command::Certs(args) => certs::run(&args, Clock::unix_s(), &mut out, &mut err),
             Command::Dev(args) => dev::run(&args),
+            Command::Bench(args) => bench::run(&args, &mut out),
         }
     }
 
