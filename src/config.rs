@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::limits::{
-    CERT_LIFE_DAYS_MAX, CONNECTIONS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX,
-    LAME_DUCK_MS, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
+    CERT_LIFE_DAYS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX, LAME_DUCK_MS,
+    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
 };
 
 /// A valid configuration.
@@ -65,8 +65,8 @@ pub struct LimitsConfig {
     pub half_open: usize,
     /// Handshakes under way from one address.
     pub half_open_per_address: usize,
-    /// Connections in all.
-    pub connections: usize,
+    /// Connections in all; `None`: as many as the system's open files allow, up to `CONNECTIONS_MAX`.
+    pub connections: Option<usize>,
     /// The longest life of a client's certificate.
     pub certificate_life_days: u32,
     /// From the notice of a shutdown to its end.
@@ -80,7 +80,7 @@ impl Default for LimitsConfig {
             handshake_ms: HANDSHAKE_MS_MAX,
             half_open: HALF_OPEN_MAX,
             half_open_per_address: HALF_OPEN_PER_ADDRESS_MAX,
-            connections: CONNECTIONS_MAX,
+            connections: None,
             certificate_life_days: CERT_LIFE_DAYS_MAX,
             lame_duck_ms: LAME_DUCK_MS,
         }
@@ -271,7 +271,7 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
             "write a number from 100 to 60000".to_owned(),
         ));
     }
-    if limits.half_open == 0 || limits.half_open_per_address == 0 || limits.connections == 0 {
+    if limits.half_open == 0 || limits.half_open_per_address == 0 || limits.connections == Some(0) {
         return Err((
             "a limit of 0 would let nobody in",
             "leave it out for the default".to_owned(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use parking_lot::Mutex;
+use ring::digest::{Context, SHA256};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -17,16 +18,20 @@ use tokio::task::AbortHandle;
 use crate::config::{Config, ListenerConfig};
 use crate::console::admin::{AdminError, AdminSocket};
 use crate::console::status::{ConnectionStatus, FlowStatus, ListenerStatus, PolicyStatus, Status};
+use crate::limits::CONNECTIONS_MAX;
 use crate::net::broker::{Broker, Settings};
 use crate::net::listener::{Listener, accept};
 use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
-use crate::policy::Policy;
+use crate::policy::{Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
 use crate::traffic::flow::FlowTotals;
 
 /// How long changes of the policy's files must have settled before they are read, in milliseconds.
 const SETTLED_MS: u64 = 200;
+
+/// Open files that are no connections: logs, listeners, the runtimes' own.
+const FILES_RESERVED: usize = 64;
 
 /// Connections waiting to be accepted by one listener.
 const BACKLOG: u32 = 1024;
@@ -70,10 +75,10 @@ pub enum ServeError {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyLoadError {
     /// Its files cannot be read.
-    #[error("policy: {0}")]
-    Load(#[from] LoadError),
+    #[error("the policy cannot be read: {0}")]
+    Load(LoadError),
     /// It has mistakes; the text shows each with its place.
-    #[error("{0}\nthe policy is refused; `exocom policy check` says the same without a broker")]
+    #[error("the policy is refused, as `exocom policy check` would without a broker:\n{0}")]
     Compile(String),
     /// It asks for what this version cannot do.
     #[error(
@@ -100,9 +105,13 @@ fn remedy(error: &std::io::Error) -> &'static str {
 
 /// Reads and compiles the policy, and refuses what this version cannot keep.
 pub fn load_policy(path: &Path) -> Result<Policy, PolicyLoadError> {
-    let sources = load_sources(&[path.to_owned()])?;
-    let compiled = Policy::compile(&sources)
-        .map_err(|errors| PolicyLoadError::Compile(errors.diagnostics().render(false)))?;
+    compile_policy(&load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?)
+}
+
+fn compile_policy(sources: &[Source]) -> Result<Policy, PolicyLoadError> {
+    let compiled = Policy::compile(sources).map_err(|errors| {
+        PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
+    })?;
     for warning in compiled.warnings.iter() {
         let place = warning.place();
         tracing::warn!(
@@ -141,12 +150,22 @@ struct Shared {
     config: Config,
     listeners: Vec<Arc<Listener>>,
     refused_change: Mutex<Option<String>>,
+    /// What the policy's files held when they were last read, or why they could not be.
+    policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
+}
+
+/// Why the policy is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reload {
+    /// Somebody asks for it.
+    Asked,
+    /// Something in its folder has changed; perhaps a log that lies there too.
+    Noticed,
 }
 
 impl Server {
     /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        raise_file_limit(config.limits.connections);
         let policy = load_policy(&config.policy)?;
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
@@ -199,6 +218,7 @@ impl Server {
             config,
             listeners,
             refused_change: Mutex::default(),
+            policy_seen: Mutex::default(),
         });
         let status = Arc::clone(&shared);
         let admin = tokio::spawn(admin.serve(Arc::new(move || status.status()))).abort_handle();
@@ -232,7 +252,7 @@ impl Server {
     /// Takes what has changed in the policy's and the certificates' files. What cannot be used leaves the old
     /// in force, with a line in the log.
     pub fn reload(&self) {
-        self.shared.reload_policy();
+        self.shared.reload_policy(Reload::Asked);
         self.shared.reload_tls();
     }
 
@@ -275,9 +295,17 @@ impl Server {
 }
 
 impl Shared {
-    fn reload_policy(&self) {
+    fn reload_policy(&self, why: Reload) {
+        let sources = load_sources(std::slice::from_ref(&self.config.policy));
+        let seen = Some(sources.as_deref().map(digest).map_err(ToString::to_string));
+        if std::mem::replace(&mut *self.policy_seen.lock(), seen.clone()) == seen && why == Reload::Noticed {
+            return;
+        }
         let old = self.broker.world.policy();
-        match load_policy(&self.config.policy) {
+        match sources
+            .map_err(PolicyLoadError::Load)
+            .and_then(|sources| compile_policy(&sources))
+        {
             Ok(policy) => {
                 *self.refused_change.lock() = None;
                 if policy.version() == old.version() {
@@ -393,7 +421,7 @@ fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHand
             // An editor writes in several steps.
             tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
             let shared = Arc::clone(&reloading);
-            if tokio::task::spawn_blocking(move || shared.reload_policy())
+            if tokio::task::spawn_blocking(move || shared.reload_policy(Reload::Noticed))
                 .await
                 .is_err()
             {
@@ -431,6 +459,16 @@ fn watched_folder(policy: &Path) -> PathBuf {
     }
 }
 
+/// Equal only for the same names and texts.
+fn digest(sources: &[Source]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().to_vec()
+}
+
 fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> Result<TlsServer, ServeError> {
     let roots = listener
         .roots
@@ -466,7 +504,7 @@ fn settings(config: &Config) -> Settings {
         handshake_ms_max: config.limits.handshake_ms,
         half_open_max: config.limits.half_open,
         half_open_per_address_max: config.limits.half_open_per_address,
-        connections_max: config.limits.connections,
+        connections_max: connections_max(config.limits.connections),
     }
 }
 
@@ -478,8 +516,8 @@ fn server_id() -> Result<String, ServeError> {
     Ok(random.iter().map(|byte| format!("{byte:02X}")).collect())
 }
 
-/// Every connection is a file; the system's soft limit is often 1,024.
-fn raise_file_limit(connections_max: usize) {
+/// How many connections there may be: every one is an open file, of which the system's soft limit is often 1,024.
+fn connections_max(asked: Option<usize>) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -487,11 +525,16 @@ fn raise_file_limit(connections_max: usize) {
         tracing::warn!(%error, "cannot raise the limit on open files");
     }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if files < connections_max as u64 + 64 {
+    let possible = usize::try_from(files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(FILES_RESERVED)
+        .max(1);
+    if let Some(connections) = asked.filter(|&asked| asked > possible) {
         tracing::warn!(
             files,
-            connections = connections_max,
+            connections,
             "the system lets this process open fewer files than the connections it may have; raise `ulimit -n`"
         );
     }
+    asked.unwrap_or(CONNECTIONS_MAX.min(possible))
 }

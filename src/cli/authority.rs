@@ -17,13 +17,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::cli::inventory::{names, root_of};
 use crate::identity::Role;
-use crate::identity::spiffe::{self, SpiffeError, SpiffeId};
+use crate::identity::spiffe::{self, SpiffeError};
 use crate::limits::{CERT_BACKDATE_S, CERT_LIFE_DAYS_ISSUED, CERT_LIFE_DAYS_MAX, ROOT_LIFE_DAYS_ISSUED};
-use crate::net::tls::{ClientVerifier, TlsConfigError, provider, read_certificates};
+use crate::net::tls::read_certificates;
 
 const CA: &str = "ca";
 const SERVER: &str = "server";
@@ -33,7 +33,6 @@ const DAY_S: i64 = 86_400;
 pub struct Authority {
     dir: PathBuf,
     trust_domain: String,
-    root: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -68,42 +67,6 @@ pub struct Issued {
     pub key: PathBuf,
     /// When it expires, in seconds since 1970.
     pub not_after_unix_s: i64,
-}
-
-/// What is in one certificate file.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The file.
-    pub file: PathBuf,
-    /// What the certificate is for.
-    pub kind: Kind,
-    /// The URI of a client or root, the names of a server; escaped.
-    pub identity: String,
-    /// The serial number, in hexadecimal.
-    pub serial: String,
-    /// In seconds since 1970.
-    pub not_before_unix_s: i64,
-    /// In seconds since 1970.
-    pub not_after_unix_s: i64,
-    /// Why a broker with this root would refuse it, as rule and message. A server or root is asked for its
-    /// validity only.
-    pub refused: Option<(&'static str, String)>,
-}
-
-/// What a certificate is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// `ca.pem`.
-    Root,
-    /// The broker itself.
-    Server,
-    /// A service.
-    Service,
-    /// An operator.
-    Operator,
-    /// None of these.
-    Other,
 }
 
 /// Why the authority could not do it. Each says what to do.
@@ -143,6 +106,14 @@ pub enum AuthorityError {
         dir: String,
         /// What could not be read.
         error: String,
+    },
+    /// The root is there, its key is not.
+    #[error("cannot read {file}: {error}; without the root's key nothing can be issued")]
+    NoKey {
+        /// The file of the key.
+        file: String,
+        /// What the system says.
+        error: io::Error,
     },
     /// A certificate or key of the authority that is not one of ours.
     #[error("{file} cannot be used: {fault}")]
@@ -194,18 +165,12 @@ impl Authority {
 
     /// Opens the authority in a folder.
     pub fn open(dir: &Path) -> Result<Self, AuthorityError> {
-        let missing = |error: String| AuthorityError::NoAuthority {
-            dir: dir.display().to_string(),
+        let (trust_domain, root) = root_of(dir)?;
+        let (_, key_file) = files(dir, CA);
+        let key = fs::read_to_string(&key_file).map_err(|error| AuthorityError::NoKey {
+            file: key_file.display().to_string(),
             error,
-        };
-        let (root_file, key_file) = files(dir, CA);
-        let root = read_certificates(&root_file)
-            .map_err(|error| missing(error.to_string()))?
-            .swap_remove(0);
-        let trust_domain = trust_domain_of_root(&root)
-            .ok_or_else(|| unusable_file(&root_file, "it does not name its trust domain in a URI SAN"))?;
-        let key = fs::read_to_string(&key_file)
-            .map_err(|error| missing(format!("{}: {error}", key_file.display())))?;
+        })?;
         let key = KeyPair::from_pem(&key).map_err(|error| unusable_file(&key_file, &error.to_string()))?;
         if !belongs(&root, &key) {
             return Err(unusable_file(&key_file, "it is not the key of ca.pem"));
@@ -214,7 +179,6 @@ impl Authority {
         Ok(Self {
             dir: dir.to_owned(),
             trust_domain,
-            root,
             issuer,
         })
     }
@@ -226,17 +190,7 @@ impl Authority {
 
     /// The file of the root certificate.
     pub fn root_file(&self) -> PathBuf {
-        files(&self.dir, CA).0
-    }
-
-    /// Whether the root's key can be read by others than its owner.
-    pub fn key_is_exposed(&self) -> Result<bool, AuthorityError> {
-        let key = files(&self.dir, CA).1;
-        let mode = fs::metadata(&key)
-            .map_err(failed("read", &key))?
-            .permissions()
-            .mode();
-        Ok(mode & 0o077 != 0)
+        root_file(&self.dir)
     }
 
     /// Issues a certificate to a service.
@@ -269,30 +223,6 @@ impl Authority {
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(SERVER, params, issue)
-    }
-
-    /// All certificates of the folder, by file name. Files without a certificate are left out.
-    pub fn list(&self, now_unix_s: i64) -> Result<Vec<Listed>, AuthorityError> {
-        let roots = vec![(self.trust_domain.clone(), vec![self.root.clone()])];
-        let verifier = ClientVerifier::new(&provider(), roots, None, CERT_LIFE_DAYS_MAX)
-            .map_err(|error| AuthorityError::Crypto(error.to_string()))?;
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(failed("read", &self.dir))? {
-            let path = entry.map_err(failed("read", &self.dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "pem") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        let mut listed = Vec::new();
-        for path in paths {
-            match read_certificates(&path) {
-                Ok(chain) => listed.push(describe_file(path, &chain, &verifier, now_unix_s)?),
-                Err(TlsConfigError::Pem { .. }) => {}
-                Err(error) => return Err(unusable_file(&path, &error.to_string())),
-            }
-        }
-        Ok(listed)
     }
 
     fn issue_client(&self, name: &str, role: &Role, issue: Issue) -> Result<Issued, AuthorityError> {
@@ -353,6 +283,16 @@ impl Authority {
     }
 }
 
+/// The file of a folder's root certificate.
+pub fn root_file(dir: &Path) -> PathBuf {
+    files(dir, CA).0
+}
+
+/// Whether a folder's root has a key there that others than its owner can read.
+pub fn key_is_exposed(dir: &Path) -> bool {
+    fs::metadata(files(dir, CA).1).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
 /// What every certificate has: a name for people, a random serial number, a life.
 fn params(common_name: &str, now_unix_s: i64, days: u32) -> Result<CertificateParams, AuthorityError> {
     let not_before_unix_s = now_unix_s.saturating_sub(CERT_BACKDATE_S);
@@ -404,99 +344,6 @@ fn belongs(root: &CertificateDer<'_>, key: &KeyPair) -> bool {
     use rcgen::PublicKeyData;
     X509Certificate::from_der(root)
         .is_ok_and(|(_, x509)| x509.public_key().raw == key.subject_public_key_info())
-}
-
-fn trust_domain_of_root(root: &CertificateDer<'_>) -> Option<String> {
-    let (uris, _) = names(root);
-    let [uri] = uris.as_slice() else { return None };
-    Some(SpiffeId::parse(uri.as_bytes()).ok()?.trust_domain().to_owned())
-}
-
-/// The URIs of a certificate, then its DNS names and addresses, all escaped.
-fn names(certificate: &CertificateDer<'_>) -> (Vec<String>, Vec<String>) {
-    let (mut uris, mut hosts) = (Vec::new(), Vec::new());
-    let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
-        return (uris, hosts);
-    };
-    let san = x509.subject_alternative_name().ok().flatten();
-    for name in san.iter().flat_map(|san| &san.value.general_names) {
-        match name {
-            GeneralName::URI(uri) => uris.push(uri.escape_default().to_string()),
-            GeneralName::DNSName(host) => hosts.push(host.escape_default().to_string()),
-            GeneralName::IPAddress(bytes) => hosts.extend(address(bytes)),
-            _ => {}
-        }
-    }
-    (uris, hosts)
-}
-
-fn address(bytes: &[u8]) -> Option<String> {
-    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    let v6 = <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from);
-    v4.or(v6).map(|address| address.to_string())
-}
-
-fn describe_file(
-    file: PathBuf,
-    chain: &[CertificateDer<'static>],
-    verifier: &ClientVerifier,
-    now_unix_s: i64,
-) -> Result<Listed, AuthorityError> {
-    let leaf = chain
-        .first()
-        .ok_or_else(|| unusable_file(&file, "it has no certificate"))?;
-    let (_, x509) =
-        X509Certificate::from_der(leaf).map_err(|_| unusable_file(&file, "it is not a DER certificate"))?;
-    let (uris, hosts) = names(leaf);
-    let role = match uris.as_slice() {
-        [uri] => SpiffeId::parse(uri.as_bytes()).and_then(|id| id.role()).ok(),
-        _ => None,
-    };
-    let is_server = x509
-        .extended_key_usage()
-        .ok()
-        .flatten()
-        .is_some_and(|usage| usage.value.server_auth);
-    let kind = match role {
-        _ if x509.is_ca() => Kind::Root,
-        _ if is_server && uris.is_empty() => Kind::Server,
-        Some(Role::Service(_)) => Kind::Service,
-        Some(Role::Operator(_)) => Kind::Operator,
-        None => Kind::Other,
-    };
-    let not_before_unix_s = x509.validity().not_before.timestamp();
-    let not_after_unix_s = x509.validity().not_after.timestamp();
-    let refused = match kind {
-        Kind::Root | Kind::Server if now_unix_s < not_before_unix_s => {
-            Some(("not-yet-valid", "its validity has not begun".to_owned()))
-        }
-        Kind::Root | Kind::Server if now_unix_s > not_after_unix_s => Some((
-            "expired",
-            "it has expired; issue a new one with --force".to_owned(),
-        )),
-        Kind::Root | Kind::Server => None,
-        _ => verifier
-            .identify(chain, now_unix_s)
-            .err()
-            .map(|refused| (refused.rule, refused.message)),
-    };
-    Ok(Listed {
-        kind,
-        identity: if uris.is_empty() {
-            hosts.join(", ")
-        } else {
-            uris.join(", ")
-        },
-        serial: x509
-            .raw_serial()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        not_before_unix_s,
-        not_after_unix_s,
-        refused,
-        file,
-    })
 }
 
 /// The files of a certificate and its key.
@@ -554,7 +401,7 @@ fn write_file(dir: &Path, file: &Path, text: &str, mode: u32, force: bool) -> Re
     }
 }
 
-fn failed(verb: &'static str, file: &Path) -> impl Fn(io::Error) -> AuthorityError {
+pub(super) fn failed(verb: &'static str, file: &Path) -> impl Fn(io::Error) -> AuthorityError {
     let file = file.display().to_string();
     move |error| AuthorityError::Io {
         verb,
@@ -563,7 +410,7 @@ fn failed(verb: &'static str, file: &Path) -> impl Fn(io::Error) -> AuthorityErr
     }
 }
 
-fn unusable_file(file: &Path, fault: &str) -> AuthorityError {
+pub(super) fn unusable_file(file: &Path, fault: &str) -> AuthorityError {
     AuthorityError::Unusable {
         file: file.display().to_string(),
         fault: fault.to_owned(),

@@ -1,6 +1,6 @@
 //! `exocom certs`: makes and lists certificates for development.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +10,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::authority::{Authority, Issue, Issued, Kind, Listed};
+use super::authority::{Authority, Issue, Issued, key_is_exposed, root_file};
+use super::inventory::{self, Kind, Listed};
 use crate::limits::{CERT_LIFE_DAYS_ISSUED, CERT_LIFE_DAYS_MAX};
 
 const DAY_S: i64 = 86_400;
@@ -132,14 +133,16 @@ pub fn run(
                 days: *days,
                 force: *force,
             };
-            let authority = open(&folder.dir, err)?;
+            warn_of_exposed_key(&folder.dir, err)?;
+            let authority = Authority::open(&folder.dir)?;
             let issued = whom.issue(&authority, names, issue)?;
             let until = date(issued.not_after_unix_s)?;
             writeln!(out, "{}  valid until {until}", issued.certificate.display())?;
             writeln!(out, "{}", issued.key.display())?;
         }
         Command::List { folder, json } => {
-            let listed = open(&folder.dir, err)?.list(now_unix_s)?;
+            warn_of_exposed_key(&folder.dir, err)?;
+            let listed = inventory::list(&folder.dir, now_unix_s)?;
             let rows = listed.iter().map(|listed| Row::new(listed, now_unix_s));
             let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
             if *json {
@@ -166,17 +169,16 @@ impl Whom {
     }
 }
 
-fn open(dir: &Path, err: &mut dyn Write) -> anyhow::Result<Authority> {
-    let authority = Authority::open(dir)?;
-    if authority.key_is_exposed()? {
-        let key = authority.root_file().with_extension("key");
+fn warn_of_exposed_key(dir: &Path, err: &mut dyn Write) -> io::Result<()> {
+    if key_is_exposed(dir) {
+        let key = root_file(dir).with_extension("key");
         let key = key.display();
         writeln!(
             err,
             "warning: others can read {key}, and so issue certificates; run `chmod 600 {key}`"
         )?;
     }
-    Ok(authority)
+    Ok(())
 }
 
 /// A line of the list.

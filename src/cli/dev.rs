@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::cli::authority::{Authority, Issue};
+use crate::cli::inventory;
 use crate::cli::say;
 use crate::cli::serve::{read_config, runtime, serve_until_signal};
 use crate::net::clock::Clock;
@@ -34,7 +35,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", value_parser = address)]
     listen: SocketAddr,
     /// The folder for everything; a temporary one if left out
     #[arg(long, value_name = "DIR")]
@@ -51,7 +52,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
             .first()
             .copied()
             .context("the configuration has one listener")?;
-        say(&format!("ready {address}"))?;
+        say(&format!("ready {address}")).context("cannot say on standard output where the broker listens")?;
         // Whoever started it may read no further than the first line.
         let shown = say(&format!("certificates {}", folder.path().join("certs").display()))
             .and_then(|()| say(&format!("admin {}", folder.path().join("admin.sock").display())));
@@ -60,6 +61,11 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
         }
         serve_until_signal(server).await
     })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let remedy = |_| "write an IP address and a port, such as 127.0.0.1:4222 or [::1]:4222".to_owned();
+    text.parse().map_err(remedy)
 }
 
 /// The folder of a `dev` broker.
@@ -139,8 +145,7 @@ fn make_certificates(policy: &Policy, dir: &Path) -> anyhow::Result<()> {
         );
     }
     // A certificate with less than a day to live would end in the middle of the work.
-    let fresh: BTreeSet<PathBuf> = authority
-        .list(now)?
+    let fresh: BTreeSet<PathBuf> = inventory::list(dir, now)?
         .into_iter()
         .filter(|listed| listed.refused.is_none() && listed.not_after_unix_s > now + 86_400)
         .map(|listed| listed.file)

@@ -3,8 +3,8 @@
 pub mod authority;
 pub mod bench;
 pub mod certs;
-
 pub mod dev;
+pub mod inventory;
 pub mod policy;
 pub mod serve;
 pub mod status;
@@ -27,7 +27,7 @@ use crate::net::clock::Clock;
         speaks the NATS client protocol over mutual TLS, so that every NATS client can be a relay.",
     after_help = "Start here:\n  \
         exocom demo                               the todo application, on http://127.0.0.1:3000\n  \
-        exocom dev --policy policies/todo.toml    a broker for your laptop, with certificates for everybody\n  \
+        exocom dev --policy policies/todo.toml    a broker for your laptop, with all certificates\n  \
         exocom help serve                         a broker for production\n\n\
         Exit codes: 0 done, 1 refused or failed, 2 wrong usage"
 )]

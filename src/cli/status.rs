@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::Args;
 
 use crate::cli::serve::{read_config, runtime};
@@ -36,7 +37,14 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let socket = match &args.admin {
         Some(socket) => socket.clone(),
-        None => read_config(&args.config)?.admin_socket,
+        None => {
+            ensure!(
+                args.config.exists(),
+                "there is no {}; name the broker's socket with --admin, or its configuration with --config",
+                args.config.display()
+            );
+            read_config(&args.config)?.admin_socket
+        }
     };
     let status = runtime()?.block_on(admin::status(&socket))?;
     if args.json {

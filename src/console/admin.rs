@@ -1,7 +1,7 @@
 //! The admin socket: HTTP/1 over a Unix socket, and the client that the commands use.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,8 +35,13 @@ struct SocketFile(PathBuf);
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Another broker answers there.
-    #[error("{0}: another broker is running with this socket; stop it, or set another admin-socket")]
+    #[error(
+        "{0}: another broker is running with this socket; stop it, or set another admin-socket (of `exocom dev`: another --dir)"
+    )]
     InUse(PathBuf),
+    /// A file is there that no broker has left.
+    #[error("{0}: there is a file that is no socket; move it away, or set another admin-socket")]
+    NotASocket(PathBuf),
     /// The system refuses.
     #[error("{path}: cannot open the admin socket: {error}")]
     Bind {
@@ -46,7 +51,9 @@ pub enum AdminError {
         error: io::Error,
     },
     /// Nobody listens.
-    #[error("{path}: no broker answers there: {error}\nIs it running? `exocom serve` creates this socket.")]
+    #[error(
+        "{path}: no broker answers there: {error}; is it running? `exocom serve` and `exocom dev` make this socket"
+    )]
     Connect {
         /// The socket's path.
         path: PathBuf,
@@ -70,7 +77,10 @@ impl AdminSocket {
             path: path.to_owned(),
             error,
         };
-        if path.exists() {
+        if let Ok(metadata) = path.symlink_metadata() {
+            if !metadata.file_type().is_socket() {
+                return Err(AdminError::NotASocket(path.to_owned()));
+            }
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(AdminError::InUse(path.to_owned()));
             }

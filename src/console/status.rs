@@ -159,7 +159,7 @@ impl Status {
         let head = [
             "ID", "SENDER", "ADDRESS", "ZONE", "CLIENT", "AGE", "SUBS", "PENDING", "OUTBOX B",
         ];
-        table(out, &head, connections.collect())?;
+        table(out, "connections", &head, connections.collect())?;
         writeln!(out)?;
         let flows = self.flows.iter().map(|row| {
             vec![
@@ -191,11 +191,15 @@ impl Status {
             "MEAN MS",
             "MAX MS",
         ];
-        table(out, &head, flows.collect())
+        table(out, "messages so far", &head, flows.collect())
     }
 }
 
-fn table(out: &mut String, head: &[&str], rows: Vec<Vec<String>>) -> std::fmt::Result {
+/// A table, or a word where it would be empty.
+fn table(out: &mut String, what: &str, head: &[&str], rows: Vec<Vec<String>>) -> std::fmt::Result {
+    if rows.is_empty() {
+        return writeln!(out, "no {what}");
+    }
     let widths: Vec<usize> = head
         .iter()
         .enumerate()
