@@ -71,18 +71,31 @@ impl<P: Peer> Handover<P> {
         turn: &mut Turn<P>,
         now_us: u64,
     ) {
-        while turn.has_messages() {
-            self.tell_refusals(ways.policy().version(), buffer, turn);
+        if turn.deliveries > 0 {
+            self.say(&mut turn.control);
+        }
+        while turn.deliveries > 0 {
             for (delivery, why) in self.hand_over_batches(buffer, turn, now_us) {
                 self.account_for(world, ways, &delivery, why, turn);
             }
         }
+        // Last: whoever reads that a request failed may rely on all that it sent before having been handed over.
+        self.tell_refusals(ways.policy().version(), buffer, turn);
         turn.clear();
+    }
+
+    /// Puts bytes for the connection's own client into its outbox.
+    pub(super) fn say(&self, control: &mut Vec<u8>) {
+        if !control.is_empty() {
+            self.peer
+                .with_mailbox(|mailbox| mailbox.outbox.bytes_mut().extend_from_slice(control));
+            control.clear();
+        }
     }
 
     /// Tells the client which of its requests cannot succeed, after the errors that belong to them.
     fn tell_refusals(&self, policy: &str, buffer: &[u8], turn: &mut Turn<P>) {
-        if turn.control.is_empty() && turn.refusals.is_empty() {
+        if turn.refusals.is_empty() {
             return;
         }
         let Turn {

@@ -233,11 +233,7 @@ impl<P: Peer> Session<P> {
 
     /// Puts the turn's bytes for the connection's own client into its outbox.
     pub fn finish_control(&self, turn: &mut Turn<P>) {
-        if !turn.control.is_empty() {
-            self.peer
-                .with_mailbox(|mailbox| mailbox.outbox.bytes_mut().extend_from_slice(&turn.control));
-            turn.control.clear();
-        }
+        self.handover.say(&mut turn.control);
     }
 
     #[cfg(test)]

@@ -323,6 +323,35 @@ fn an_answer_keeps_its_place_among_the_messages_of_its_sender() {
 }
 
 #[test]
+fn a_refusal_comes_after_what_was_sent_before_it() {
+    let mut town = Town::new(POLICY);
+    let mut web = town.connect("web");
+    town.does(&mut web, "SUB orders.placed 1\r\nSUB _INBOX.x 2\r\n");
+    let heard = town.does(
+        &mut web,
+        "PUB orders.placed 1\r\na\r\nPUB orders.place _INBOX.x 0\r\n\r\nPUB stock _INBOX.x 0\r\n\r\n",
+    );
+    let lines = heard
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("Exo-Policy"));
+    let expected = [
+        "-ERR 'Permissions Violation for Publish to \"stock\"'",
+        "HMSG orders.placed 1 29 30",
+        "NATS/1.0",
+        "Exo-Sender: web",
+        "a",
+        "HMSG _INBOX.x 2 67 67",
+        "NATS/1.0 503",
+        "Exo-Reason: no-receiver",
+        "HMSG _INBOX.x 2 82 82",
+        "NATS/1.0 503",
+        "Exo-Reason: denied",
+        "Exo-Rule: no grant",
+    ];
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn only_what_passes_is_said_to_be_ok() {
     let mut town = Town::new(ASKED_AND_TOLD);
     let mut orders = town.meet("orders");

@@ -273,11 +273,6 @@ impl<P> Turn<P> {
         });
     }
 
-    /// Whether anything waits to be handed over.
-    pub(super) fn has_messages(&self) -> bool {
-        self.deliveries > 0 || !self.refusals.is_empty()
-    }
-
     /// Forgets the messages, which have all been handed over.
     pub(super) fn clear(&mut self) {
         self.routes.clear();
