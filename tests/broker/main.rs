@@ -8,6 +8,9 @@
     reason = "a test binary has no outside, and its helpers may fail a test and tell why"
 )]
 
+mod clients_js;
+mod clients_python;
+mod clients_rust;
 mod hostile;
 mod late_replies;
 #[cfg(target_os = "linux")]

@@ -446,6 +446,68 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until something holds, and lets other tasks run meanwhile; fails when it does not in time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's patience is measured by the clock"
+)]
+pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Returns when the broker has done everything that the client sent before: the client's own `flush` only
+/// writes. It asks for what no policy of a test allows, and a connection's operations are done in order.
+pub async fn round_trip(client: &async_nats::Client) {
+    let refused = client.request("round.trip", bytes::Bytes::new()).await;
+    let refused = refused.expect_err("no policy allows it");
+    assert_eq!(refused.kind(), async_nats::RequestErrorKind::NoResponders);
+}
+
+/// How long the tests of one script may take.
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs tests in another language. They learn from variables where the broker is, and how to start others.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's patience is measured by the clock"
+)]
+pub fn run_tests_against(broker: &Broker, command: &mut Command) {
+    let output = broker.path("tests.output");
+    let file = File::create(&output).expect("the folder takes a file");
+    let mut child = command
+        .env("EXOCOM_PORT", broker.address().port().to_string())
+        .env("EXOCOM_CERTS", broker.path("certs"))
+        .env("EXOCOM_POLICY", broker.path("policy.toml"))
+        .env("EXOCOM_BIN", EXOCOM)
+        .stdin(Stdio::null())
+        .stderr(file.try_clone().expect("a file can be opened twice"))
+        .stdout(file)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break Some(status),
+            None if start.elapsed() > SCRIPT_PATIENCE => break None,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    if status.is_none() {
+        drop(child.kill());
+        drop(child.wait());
+    }
+    let output = fs::read_to_string(&output).unwrap_or_default();
+    match status {
+        Some(status) => assert!(status.success(), "{status}:\n{output}"),
+        None => panic!("not done after {SCRIPT_PATIENCE:?}:\n{output}"),
+    }
+    eprintln!("{output}");
+}
+
 /// Whether a test can run that needs something of this machine. Where it is missing, says so and skips, but
 /// fails where everything must be there: `EXOCOM_TEST_REQUIRE_ALL=1`, which `scripts/test` sets.
 pub fn has(what: &str, is_there: bool) -> bool {
