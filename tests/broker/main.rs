@@ -15,5 +15,6 @@ mod hostile;
 mod late_replies;
 #[cfg(target_os = "linux")]
 mod partitions;
+mod relay_rust;
 mod smoke;
 mod support;
