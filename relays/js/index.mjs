@@ -1,0 +1,5 @@
+import ExoRelay from './index.js';
+
+export default ExoRelay;
+export { ExoRelay };
+export const { ExoError } = ExoRelay;
