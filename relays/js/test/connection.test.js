@@ -47,6 +47,17 @@ test('requests under way fail when the connection is lost', async (t) => {
   assert.ok(['connection-lost', 'receiver-lost'].includes(await patiently('the outcome', outcome)));
 });
 
+test('publish and flush do not wait for a broker that is gone', async (t) => {
+  const broker = await Broker.start(t);
+  const asker = await broker.relay('asker');
+  broker.signal('SIGSTOP');
+  const outcomes = [asker.publish('news.local', 1), asker.flush(), asker.request('job.echo')].map((call) =>
+    call.catch(({ reason }) => reason),
+  );
+  broker.signal('SIGKILL');
+  assert.deepEqual(await patiently('the outcomes', Promise.all(outcomes)), Array(3).fill('connection-lost'));
+});
+
 test('a relay may start before its broker, and says why it waits', async (t) => {
   const broker = await Broker.start(t);
   await broker.stop();

@@ -137,6 +137,11 @@ class Broker {
     await patiently("the broker's end", ended);
   }
 
+  /** Sends the process a signal, such as SIGSTOP. */
+  signal(signal) {
+    this.#child.kill(signal);
+  }
+
   /** Starts it again, in the same folder and on the same port. */
   async startAgain() {
     await this.#run(`127.0.0.1:${this.port}`);
