@@ -67,6 +67,8 @@ pub struct LimitsConfig {
     pub half_open_per_address: usize,
     /// Connections in all; `None`: as many as the system's open files allow, up to `CONNECTIONS_MAX`.
     pub connections: Option<usize>,
+    /// Connections of one service; `None`: half of all.
+    pub connections_per_service: Option<usize>,
     /// The longest life of a client's certificate.
     pub certificate_life_days: u32,
     /// From the notice of a shutdown to its end.
@@ -81,6 +83,7 @@ impl Default for LimitsConfig {
             half_open: HALF_OPEN_MAX,
             half_open_per_address: HALF_OPEN_PER_ADDRESS_MAX,
             connections: None,
+            connections_per_service: None,
             certificate_life_days: CERT_LIFE_DAYS_MAX,
             lame_duck_ms: LAME_DUCK_MS,
         }
@@ -271,7 +274,12 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
             "write a number from 100 to 60000".to_owned(),
         ));
     }
-    if limits.half_open == 0 || limits.half_open_per_address == 0 || limits.connections == Some(0) {
+    let is_zero = |count: Option<usize>| count == Some(0);
+    if limits.half_open == 0
+        || limits.half_open_per_address == 0
+        || is_zero(limits.connections)
+        || is_zero(limits.connections_per_service)
+    {
         return Err((
             "a limit of 0 would let nobody in",
             "leave it out for the default".to_owned(),

@@ -62,6 +62,12 @@ pub const INBOX_BYTES_MAX: usize = 255;
 /// Subscriptions of one connection, its inboxes included.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// Tokens of the patterns of one connection's subscriptions together: each may take half a KiB of the directory.
+pub const SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX: usize = 1 << 16;
+
+/// Tokens of the patterns of all subscriptions of one service together.
+pub const SUBSCRIPTION_TOKENS_PER_SERVICE_MAX: usize = 1 << 20;
+
 /// Requests delivered to one connection and not answered yet. Some 8 MiB at the most.
 pub const PENDING_REPLIES_PER_CONNECTION_MAX: usize = 65_536;
 
@@ -95,8 +101,17 @@ pub const CACHED_TARGETS_PER_CONNECTION_MAX: usize = 1 << 18;
 /// Flows of one connection that are counted apart. Past it, they are counted under the name `>`.
 pub const FLOWS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// Of those, flows of names that the policy denies. A client can make names up: some are enough to see what it tries.
+pub const DENIED_FLOWS_PER_CONNECTION_MAX: usize = 100;
+
+/// Flows of one sender's open connections together, some 30 MiB. Past it, they are counted under the name `>`.
+pub const FLOWS_PER_SENDER_MAX: usize = 100_000;
+
 /// Flows of connections that have ended, kept apart for `status`; past it, they are counted under the name `>`.
-pub const FLOWS_KEPT_MAX: usize = 100_000;
+pub const FLOWS_KEPT_MAX: usize = 200_000;
+
+/// Of those, flows of one sender: one that makes up names must not make the others' indistinct.
+pub const FLOWS_KEPT_PER_SENDER_MAX: usize = 10_000;
 
 /// Deliveries a turn gathers before it hands them to their receivers: a fan-out must not fill the memory.
 pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
@@ -165,6 +180,12 @@ pub const TICK_MS: u64 = 100;
 
 /// Lines about denials that one connection may cause in the log in one turn.
 pub const DENIAL_LINES_PER_TURN_MAX: usize = 4;
+
+/// Lines of one kind that one service, or all clients without an identity together, may cause in the log at once.
+pub const LOG_LINES_AT_ONCE: u32 = 100;
+
+/// The same, in a second, for long: some 200 MB a day at the most. What is withheld is counted.
+pub const LOG_LINES_PER_S: u32 = 10;
 
 /// From the notice of a shutdown to its end, in milliseconds, unless the configuration says otherwise.
 pub const LAME_DUCK_MS: u64 = 5_000;

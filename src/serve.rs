@@ -498,13 +498,18 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 fn settings(config: &Config) -> Settings {
+    let connections_max = connections_max(config.limits.connections);
     Settings {
         server_name: config.name.clone(),
         payload_bytes_max: config.limits.payload_bytes,
         handshake_ms_max: config.limits.handshake_ms,
         half_open_max: config.limits.half_open,
         half_open_per_address_max: config.limits.half_open_per_address,
-        connections_max: connections_max(config.limits.connections),
+        connections_max,
+        connections_per_service_max: config
+            .limits
+            .connections_per_service
+            .unwrap_or_else(|| connections_max.div_ceil(2)),
     }
 }
 

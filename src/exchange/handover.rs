@@ -22,6 +22,7 @@ const RETRIES_MAX: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Handover<P> {
     peer: P,
+    service: Arc<str>,
     /// The headers that name the sender.
     stamp: Box<[u8]>,
     /// Whether its own messages come back to it.
@@ -29,10 +30,11 @@ pub(super) struct Handover<P> {
 }
 
 impl<P: Peer> Handover<P> {
-    /// That of a connection whose messages are stamped so.
-    pub(super) fn new(peer: P, stamp: Box<[u8]>) -> Self {
+    /// That of a connection of this service, whose messages are stamped so.
+    pub(super) fn new(peer: P, service: Arc<str>, stamp: Box<[u8]>) -> Self {
         Self {
             peer,
+            service,
             stamp,
             echo: true,
         }
@@ -160,6 +162,7 @@ impl<P: Peer> Handover<P> {
         let pending = delivery.message.reply.clone().map(|inbox| {
             || Pending {
                 requester: self.peer.clone(),
+                service: Arc::clone(&self.service),
                 inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
                 flow: Arc::clone(&target.flow),
                 opened_us: now_us,

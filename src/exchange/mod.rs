@@ -12,6 +12,7 @@ pub mod options;
 pub mod replies;
 pub mod route;
 pub mod session;
+pub mod share;
 mod subscriptions;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! reconnected may still answer on a token of its old connection, and that must not answer a new request. The
 //! table belongs to the receiving connection and lives behind its lock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
 
@@ -17,6 +18,8 @@ use crate::wire::encode::ReplyToken;
 pub struct Pending<P> {
     /// Who asked.
     pub requester: P,
+    /// Its service.
+    pub service: Arc<str>,
     /// The subject on which the requester, and only it, hears the answer.
     pub inbox: Vec<u8>,
     /// The request's flow, which counts the answer.
@@ -77,6 +80,8 @@ pub struct PendingReplies<P> {
     slots: Vec<Slot<P>>,
     free: Vec<u32>,
     first_generation: u32,
+    /// The places of each requesting service, counted only once the table is half full.
+    by_service: Option<HashMap<Arc<str>, usize>>,
     /// No pending request expires before this time; `u64::MAX` where there is none.
     next_deadline_us: u64,
 }
@@ -95,6 +100,7 @@ impl<P> PendingReplies<P> {
             slots: Vec::new(),
             free: Vec::new(),
             first_generation,
+            by_service: None,
             next_deadline_us: u64::MAX,
         }
     }
@@ -104,10 +110,35 @@ impl<P> PendingReplies<P> {
         !self.free.is_empty() || self.slots.len() < PENDING_REPLIES_PER_CONNECTION_MAX
     }
 
-    /// Opens a request and gives its token; gives it back where the table is full.
+    /// Whether another request of this service can be opened: none may hold more places than it leaves free, so
+    /// that one whose requests are never answered leaves room for the others.
+    fn has_room_for(&mut self, service: &str) -> bool {
+        let taken = self.len();
+        if taken < PENDING_REPLIES_PER_CONNECTION_MAX / 2 {
+            if taken < PENDING_REPLIES_PER_CONNECTION_MAX / 4 {
+                self.by_service = None;
+            }
+            return true;
+        }
+        let slots = &self.slots;
+        let by_service = self.by_service.get_or_insert_with(|| {
+            let mut by_service = HashMap::new();
+            for pending in slots.iter().filter_map(|slot| slot.pending.as_ref()) {
+                *by_service.entry(Arc::clone(&pending.service)).or_default() += 1;
+            }
+            by_service
+        });
+        let held = by_service.get(service).copied().unwrap_or(0);
+        held < PENDING_REPLIES_PER_CONNECTION_MAX - taken
+    }
+
+    /// Opens a request and gives its token; gives it back where the table has no room for it.
     pub fn open(&mut self, pending: Pending<P>) -> Result<ReplyToken, Pending<P>> {
-        if !self.has_room() {
+        if !self.has_room() || !self.has_room_for(&pending.service) {
             return Err(pending);
+        }
+        if let Some(by_service) = &mut self.by_service {
+            *by_service.entry(Arc::clone(&pending.service)).or_default() += 1;
         }
         self.next_deadline_us = self.next_deadline_us.min(pending.deadline_us);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -137,6 +168,7 @@ impl<P> PendingReplies<P> {
         let pending = slot.pending.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(token.slot);
+        uncount(&mut self.by_service, &pending);
         Some(pending)
     }
 
@@ -152,7 +184,11 @@ impl<P> PendingReplies<P> {
                 continue;
             };
             if deadline_us <= now_us {
-                expired.extend(slot.pending.take());
+                let pending = slot.pending.take();
+                pending
+                    .iter()
+                    .for_each(|pending| uncount(&mut self.by_service, pending));
+                expired.extend(pending);
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(index);
             } else {
@@ -187,6 +223,15 @@ impl<P> PendingReplies<P> {
     }
 }
 
+fn uncount<P>(by_service: &mut Option<HashMap<Arc<str>, usize>>, pending: &Pending<P>) {
+    if let Some(held) = by_service
+        .as_mut()
+        .and_then(|by_service| by_service.get_mut(&pending.service))
+    {
+        *held -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +239,7 @@ mod tests {
     fn pending(inbox: &str, deadline_us: u64) -> Pending<()> {
         Pending {
             requester: (),
+            service: "web".into(),
             inbox: inbox.into(),
             flow: Arc::default(),
             opened_us: 0,
@@ -252,12 +298,47 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let mut replies = PendingReplies::new(0);
-        for _ in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
-            replies.open(pending("a", 1)).unwrap();
+        for index in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
+            let service = index.to_string().into();
+            replies
+                .open(Pending {
+                    service,
+                    ..pending("a", 1)
+                })
+                .unwrap();
         }
         assert!(replies.open(pending("a", 1)).is_err());
         replies.take_expired(1);
         assert!(replies.open(pending("a", 1)).is_ok());
+    }
+
+    #[test]
+    fn a_service_that_is_never_answered_leaves_room_for_the_others() {
+        let mut replies = PendingReplies::new(0);
+        let of = |service: &str, deadline_us| Pending {
+            service: service.into(),
+            ..pending("a", deadline_us)
+        };
+        let mut tokens = Vec::new();
+        while let Ok(token) = replies.open(of("greedy", 10)) {
+            tokens.push(token);
+        }
+        assert_eq!(tokens.len(), PENDING_REPLIES_PER_CONNECTION_MAX / 2);
+        for _ in 0..1000 {
+            replies.open(of("modest", 5)).unwrap();
+        }
+        assert!(replies.open(of("greedy", 10)).is_err());
+        // What is answered or has expired is counted no more.
+        assert_eq!(replies.take_expired(5).len(), 1000);
+        for token in tokens {
+            replies.close(token).unwrap();
+        }
+        assert!(replies.is_empty());
+        let mut opened = 0;
+        while replies.open(of("greedy", 10)).is_ok() {
+            opened += 1;
+        }
+        assert_eq!(opened, PENDING_REPLIES_PER_CONNECTION_MAX / 2);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::exchange::handover::{Handover, give_up};
 use crate::exchange::inbox::is_inbox;
 use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
+use crate::exchange::share::Share;
 use crate::exchange::subscriptions::Subscriptions;
 use crate::exchange::turn::{MessageRef, Turn};
 use crate::exchange::ways::{Denied, Way, Ways};
@@ -57,16 +58,18 @@ impl<P: Peer> Session<P> {
         identity: Arc<Identity>,
         zone: Option<Arc<str>>,
         flows: Arc<FlowBook>,
+        share: Arc<Share>,
         world: &World<P>,
     ) -> Self {
-        let stamp = encode::stamp(&identity.role.to_string());
+        let service: Arc<str> = identity.role.to_string().into();
+        let stamp = encode::stamp(&service);
         Self {
             zone,
             state: State::ExpectConnect,
             options: ConnectOptions::default(),
-            subscriptions: Subscriptions::new(peer.clone(), Arc::clone(&identity)),
+            subscriptions: Subscriptions::new(peer.clone(), Arc::clone(&identity), share),
             ways: Ways::new(peer.id(), Arc::clone(&identity), flows, world),
-            handover: Handover::new(peer.clone(), stamp),
+            handover: Handover::new(peer.clone(), service, stamp),
             peer,
             identity,
         }

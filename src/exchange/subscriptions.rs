@@ -9,10 +9,11 @@ use std::sync::Arc;
 use crate::exchange::directory::Entry;
 use crate::exchange::inbox::inbox_pattern;
 use crate::exchange::mailbox::{Peer, Subscription};
+use crate::exchange::share::Share;
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
 use crate::identity::Identity;
-use crate::limits::SUBSCRIPTIONS_PER_CONNECTION_MAX;
+use crate::limits::{SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::policy::Policy;
 use crate::wire::encode::{self, ErrText};
 use crate::wire::name::Pattern;
@@ -22,7 +23,11 @@ use crate::wire::name::Pattern;
 pub(super) struct Subscriptions<P> {
     peer: P,
     identity: Arc<Identity>,
+    /// What the service's connections hold together.
+    share: Arc<Share>,
     by_sid: HashMap<Box<[u8]>, Listening>,
+    /// Tokens of all patterns together: what they cost the directory.
+    tokens: usize,
     made: u64,
 }
 
@@ -36,11 +41,13 @@ struct Listening {
 
 impl<P: Peer> Subscriptions<P> {
     /// None yet.
-    pub(super) fn new(peer: P, identity: Arc<Identity>) -> Self {
+    pub(super) fn new(peer: P, identity: Arc<Identity>, share: Arc<Share>) -> Self {
         Self {
             peer,
             identity,
+            share,
             by_sid: HashMap::new(),
+            tokens: 0,
             made: 0,
         }
     }
@@ -126,6 +133,11 @@ impl<P: Peer> Subscriptions<P> {
         let pattern = Pattern::parse(subject).map_err(|error| error.to_string())?;
         let decided = policy.decide_subscription(&self.identity, &pattern);
         decided.map_err(|denial| denial.rule_or_no_grant().to_string())?;
+        let tokens = pattern.tokens().count();
+        if self.tokens + tokens > SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX || !self.share.take_tokens(tokens) {
+            return Err("too many subscriptions".to_owned());
+        }
+        self.tokens += tokens;
         let subscription = Arc::new(Subscription::new(sid, queue));
         self.made += 1;
         let number = self.made;
@@ -167,6 +179,9 @@ impl<P: Peer> Subscriptions<P> {
         {
             // Out of the directory first: whoever finds that it has ended can then find another.
             world.directory.remove(&pattern, (self.peer.id(), number));
+            let tokens = pattern.tokens().count();
+            self.tokens -= tokens;
+            self.share.give_back_tokens(tokens);
             self.peer.with_mailbox(|_| subscription.end());
         }
     }
@@ -186,5 +201,6 @@ impl<P: Peer> Subscriptions<P> {
         for Listening { pattern, number, .. } in std::mem::take(&mut self.by_sid).into_values() {
             world.directory.remove(&pattern, (self.peer.id(), number));
         }
+        self.share.give_back_tokens(std::mem::take(&mut self.tokens));
     }
 }

@@ -102,7 +102,8 @@ impl Town {
             is_ready: Arc::new(AtomicBool::new(true)),
         };
         let book = self.flows.open_book(&service.into());
-        let session = Session::new(peer.clone(), identity, None, book, &self.world);
+        let share = self.world.share(&service.into());
+        let session = Session::new(peer.clone(), identity, None, book, share, &self.world);
         Client { session, peer }
     }
 
@@ -368,4 +369,57 @@ fn only_what_passes_is_said_to_be_ok() {
             "{denied:?}: {said}"
         );
     }
+}
+
+#[test]
+fn deep_patterns_are_bounded_by_their_tokens() {
+    let mut town = Town::new(POLICY);
+    let mut orders = town.connect("orders");
+    let deep = |n: usize| format!("SUB orders.n{n}{} {n}\r\n", ".x".repeat(110));
+    let mut denied = 0;
+    for n in 0..1_000 {
+        denied += town.does(&mut orders, &deep(n)).matches("-ERR").count();
+    }
+    let taken = crate::limits::SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX / 112;
+    assert_eq!(1_000 - denied, taken);
+    // What is given up can be taken anew.
+    assert_eq!(town.does(&mut orders, &format!("UNSUB 1\r\n{}", deep(1))), "");
+    orders.session.end(&town.world);
+    let mut again = town.connect("orders");
+    assert_eq!(town.does(&mut again, &deep(1)), "");
+    // Of all connections of the service together.
+    let mut all: Vec<_> = (0..20).map(|_| town.connect("orders")).collect();
+    let mut taken = 0;
+    for client in &mut all {
+        for n in 0..600 {
+            taken += usize::from(town.does(client, &deep(n)).is_empty());
+        }
+    }
+    assert_eq!(
+        taken + 1,
+        crate::limits::SUBSCRIPTION_TOKENS_PER_SERVICE_MAX / 112
+    );
+}
+
+#[test]
+fn what_another_left_in_the_turn_is_nobodys() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    town.does(&mut orders, "SUB orders.> 1\r\n");
+    // Cut off in the middle of its turn: nothing is handed over.
+    let bytes = b"PUB orders.place 3\r\nold\r\nPUB denied 0\r\n\r\n";
+    let Town { world, turn, .. } = &mut town;
+    let mut used = 0;
+    while let Ok(Step::Op(op, taken)) = decode(&bytes[used..], 10) {
+        web.session.handle(world, bytes, op, turn, 0);
+        used += taken;
+    }
+    assert!(turn.has_messages());
+    turn.reset();
+    assert!(
+        !turn.has_messages() && turn.bytes_kept() == 0 && turn.routes_kept() == 0 && turn.denials.is_empty()
+    );
+    town.does(&mut web, "PUB orders.place 3\r\nnew\r\n");
+    let heard = orders.hears();
+    assert!(heard.ends_with("new\r\n") && !heard.contains("old"), "{heard}");
 }

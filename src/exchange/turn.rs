@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::Route;
+use crate::limits::DENIAL_LINES_PER_TURN_MAX;
 use crate::wire::decode::Publish;
 use crate::wire::encode::{Content, Reason};
 use crate::wire::headers::{self, CleanLines};
@@ -41,6 +42,8 @@ pub struct Turn<P> {
     pub slow: Vec<P>,
     /// Denials that are new to this connection, for a log line each.
     pub denials: Vec<DenialNotice>,
+    /// Further ones, past the bound on lines of a turn.
+    pub denials_unsaid: u64,
 }
 
 impl<P> Default for Turn<P> {
@@ -56,6 +59,7 @@ impl<P> Default for Turn<P> {
             rebuilt: Vec::new(),
             slow: Vec::new(),
             denials: Vec::new(),
+            denials_unsaid: 0,
         }
     }
 }
@@ -266,6 +270,10 @@ impl<P> Turn<P> {
 
     /// Remembers a denial for the log.
     pub(super) fn notice(&mut self, action: &'static str, subject: &[u8], rule: &str) {
+        if self.denials.len() >= DENIAL_LINES_PER_TURN_MAX {
+            self.denials_unsaid += 1;
+            return;
+        }
         self.denials.push(DenialNotice {
             action,
             subject: printable(subject, SHOWN_BYTES_MAX),
@@ -273,10 +281,28 @@ impl<P> Turn<P> {
         });
     }
 
+    /// Forgets everything. To be called before a connection's turn: were the one before it cut off in its middle,
+    /// what it left would be taken for this one's.
+    pub fn reset(&mut self) {
+        self.control.clear();
+        drop(self.take_batches());
+        self.refusals.clear();
+        self.chosen.clear();
+        self.clear();
+        self.slow.clear();
+        self.denials.clear();
+        self.denials_unsaid = 0;
+    }
+
     /// Forgets the messages, which have all been handed over.
     pub(super) fn clear(&mut self) {
         self.routes.clear();
         self.rebuilt.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_messages(&self) -> bool {
+        self.deliveries > 0 || !self.refusals.is_empty()
     }
 
     #[cfg(test)]

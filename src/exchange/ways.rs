@@ -193,7 +193,7 @@ impl<P: Peer> Ways<P> {
         turn.notice("publish", subject, rule);
         Denied {
             rule: Rc::from(rule),
-            flow: self.flows.counters(counted_as, None),
+            flow: self.flows.denied_counters(counted_as),
         }
     }
 }

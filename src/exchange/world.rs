@@ -1,13 +1,16 @@
-//! What all sessions share: the policy in force and the live subscriptions.
+//! What all sessions share: the policy in force, the live subscriptions, and what each service may hold.
 //!
 //! `serve` swaps the policy whole; every session reads the current one when its turn begins. Nothing here decides.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::exchange::directory::Directory;
+use crate::exchange::share::Share;
 use crate::policy::Policy;
 
 /// See the module's documentation.
@@ -17,6 +20,7 @@ pub struct World<P> {
     pub directory: Directory<P>,
     policy: ArcSwap<Policy>,
     policy_generation: AtomicU64,
+    shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
 }
 
 impl<P> World<P>
@@ -29,6 +33,7 @@ where
             directory: Directory::default(),
             policy: ArcSwap::new(policy),
             policy_generation: AtomicU64::new(0),
+            shares: Mutex::default(),
         }
     }
 
@@ -41,6 +46,11 @@ where
     pub fn set_policy(&self, policy: Arc<Policy>) {
         self.policy.store(policy);
         self.policy_generation.fetch_add(1, Release);
+    }
+
+    /// The share of a service that the policy lists; the same each time.
+    pub fn share(&self, service: &Arc<str>) -> Arc<Share> {
+        Arc::clone(self.shares.lock().entry(Arc::clone(service)).or_default())
     }
 
     /// Changes whenever the policy does.

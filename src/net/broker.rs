@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 
 use crate::exchange::mailbox::ConnId;
 use crate::exchange::world::World;
+use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::clock::Clock;
 use crate::net::connection::Ended;
 use crate::net::handle::Handle;
 use crate::net::waiting::WaitingBytes;
 use crate::policy::Policy;
+use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowRegistry;
 use crate::wire::encode::{self, Info};
 
@@ -37,6 +39,8 @@ pub struct Settings {
     pub half_open_per_address_max: usize,
     /// Connections in all.
     pub connections_max: usize,
+    /// Connections of one service.
+    pub connections_per_service_max: usize,
 }
 
 /// See the module's documentation.
@@ -52,6 +56,8 @@ pub struct Broker {
     pub settings: Settings,
     /// What waits for all sockets together.
     pub waiting: Arc<WaitingBytes>,
+    /// Lines about clients without an identity.
+    pub stranger_lines: LineBudget,
     server_id: String,
     next_id: AtomicU64,
     connections: Mutex<HashMap<ConnId, Handle>>,
@@ -78,6 +84,7 @@ impl Broker {
             clock: Clock::default(),
             settings,
             waiting: Arc::default(),
+            stranger_lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
             server_id,
             next_id: AtomicU64::new(1),
             connections: Mutex::default(),

@@ -16,7 +16,7 @@ use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
-use crate::limits::{DENIAL_LINES_PER_TURN_MAX, READ_BYTES_PER_TURN};
+use crate::limits::READ_BYTES_PER_TURN;
 use crate::net::broker::Broker;
 use crate::net::handle::{Handle, Io, order, wait_until_drained};
 use crate::wire::decode::{DecodeError, Step, decode};
@@ -52,7 +52,8 @@ pub enum Ended {
     Shutdown,
 }
 
-/// Buffers that all connections of one thread share, each for the length of a turn.
+/// Buffers that all connections of one thread share, each for the length of a turn. What another left in them, where
+/// it was cut off in its middle, is nobody's.
 struct Scratch {
     cipher: Box<[u8]>,
     plain: Vec<u8>,
@@ -73,7 +74,14 @@ impl Handle {
         let flows = broker.flows.open_book(&Arc::from(self.identity.role.to_string()));
         let zone = self.zone.clone();
         let identity = Arc::clone(&self.identity);
-        let mut session = Session::new(self.clone(), identity, zone, Arc::clone(&flows), &broker.world);
+        let mut session = Session::new(
+            self.clone(),
+            identity,
+            zone,
+            Arc::clone(&flows),
+            Arc::clone(&self.share),
+            &broker.world,
+        );
         self.with_mailbox(|mailbox| mailbox.outbox.bytes_mut().extend_from_slice(info));
         let ended = match self.socket() {
             Some(socket) => self.turns(broker, &mut session, info, &socket).await,
@@ -104,6 +112,8 @@ impl Handle {
         let mut is_readable = true;
         loop {
             let (outcome, slow) = SCRATCH.with_borrow_mut(|scratch| {
+                scratch.plain.clear();
+                scratch.turn.reset();
                 let outcome = match self.obey(broker, session, info, &mut scratch.turn) {
                     Some(ended) => Err(ended),
                     None if is_readable => self.turn(broker, session, &mut held, scratch, socket),
@@ -181,7 +191,7 @@ impl Handle {
             if let Next::End(text) = session.begin(&broker.world, turn) {
                 return Some(self.end_with(session, turn, text));
             }
-            self.log_denials(turn);
+            self.log_denials(turn, broker.clock.now_us());
             session.finish_control(turn);
         }
         if orders & order::PING != 0 {
@@ -218,8 +228,6 @@ impl Handle {
         socket: &TcpStream,
     ) -> Result<Did, Ended> {
         let Scratch { cipher, plain, turn } = scratch;
-        // What another connection of this thread left when it broke in the middle of a read is nobody's.
-        plain.clear();
         // Only a connection with a part of an operation has a buffer of its own.
         let mut owned = std::mem::take(&mut held.bytes);
         let is_own = !owned.is_empty();
@@ -252,15 +260,20 @@ impl Handle {
                 Ok(Step::Incomplete { bytes_wanted }) => held.bytes_wanted = bytes_wanted,
                 Err(error) => {
                     broker.count_protocol_error();
-                    let who = &self.identity.role;
-                    tracing::warn!(connection = self.id.0, sender = %who, %error, "protocol error, connection closed");
+                    if let Some(withheld) = self.share.connection_lines.take(now_us) {
+                        let (who, withheld) = (&self.identity.role, told(withheld));
+                        tracing::warn!(
+                            connection = self.id.0, sender = %who, %error, withheld,
+                            "protocol error, connection closed"
+                        );
+                    }
                     end = Next::End(error_text(error));
                 }
             }
         }
         session.finish(&broker.world, buffer, turn, now_us);
         session.finish_control(turn);
-        self.log_denials(turn);
+        self.log_denials(turn, now_us);
         self.about.lock().subscriptions = session.subscription_count();
         if let Next::End(text) = end {
             return Err(self.end_with(session, turn, text));
@@ -340,17 +353,23 @@ impl Handle {
         about.client = client;
     }
 
-    fn log_denials(&self, turn: &mut Turn<Self>) {
-        for denial in turn.denials.drain(..).take(DENIAL_LINES_PER_TURN_MAX) {
+    fn log_denials(&self, turn: &mut Turn<Self>, now_us: u64) {
+        let lines = &self.share.denial_lines;
+        for denial in turn.denials.drain(..) {
+            let Some(withheld) = lines.take(now_us) else {
+                continue;
+            };
             tracing::warn!(
                 connection = self.id.0,
                 sender = %self.identity.role,
                 action = denial.action,
                 subject = denial.subject,
                 rule = denial.rule,
+                withheld = told(withheld),
                 "denied"
             );
         }
+        lines.withhold(std::mem::take(&mut turn.denials_unsaid));
     }
 }
 
@@ -394,6 +413,11 @@ const fn error_text(error: DecodeError) -> ErrText<'static> {
         DecodeError::PayloadTooLarge { .. } => ErrText::MaximumPayloadViolation,
         _ => ErrText::UnknownProtocolOperation,
     }
+}
+
+/// How many lines were withheld before this one, where there were some.
+pub(super) fn told(withheld: u64) -> Option<u64> {
+    (withheld > 0).then_some(withheld)
 }
 
 /// The connection's own INFO, with the lame-duck flag.

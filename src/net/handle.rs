@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::exchange::mailbox::{ConnId, Mailbox, Outbox, Peer};
+use crate::exchange::share::Share;
 use crate::identity::Identity;
 use crate::limits::{
     BACK_PRESSURE_MS_MAX, CONNECT_MS_MAX, ENCRYPTED_AHEAD_BYTES_MAX, LINGER_MS_MAX, PING_AFTER_MS,
@@ -63,6 +64,8 @@ pub struct Connection {
     used_since_tick: AtomicBool,
     /// What waits for all sockets together.
     waiting: Arc<WaitingBytes>,
+    /// What its service's connections hold together.
+    pub(super) share: Arc<Share>,
     /// What the client said of itself, for operators.
     pub about: Mutex<About>,
 }
@@ -154,6 +157,7 @@ impl Handle {
         zone: Option<Arc<str>>,
         now_us: u64,
         waiting: Arc<WaitingBytes>,
+        share: Arc<Share>,
     ) -> Self {
         let socket = Arc::new(socket);
         // Random for each connection, also across restarts of the broker.
@@ -183,6 +187,7 @@ impl Handle {
             has_ended: AtomicBool::new(false),
             used_since_tick: AtomicBool::new(true),
             waiting,
+            share,
             about: Mutex::default(),
         }))
     }

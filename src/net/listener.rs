@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 
 use crate::net::broker::{Broker, HalfOpenPlace};
+use crate::net::connection::told;
 use crate::net::tls::TlsServer;
 use crate::net::worker::Worker;
 
@@ -50,7 +51,12 @@ pub async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Most often no file descriptor is left: those that end give some back.
-                tracing::error!(listener = listener.name, %error, "cannot accept; trying again in 100 ms");
+                if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
+                    let withheld = told(withheld);
+                    tracing::error!(
+                        listener = listener.name, %error, withheld, "cannot accept; trying again in 100 ms"
+                    );
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

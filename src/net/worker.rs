@@ -17,11 +17,11 @@ use tokio::time::MissedTickBehavior;
 use crate::exchange::mailbox::ConnId;
 use crate::limits::TICK_MS;
 use crate::net::broker::Broker;
-use crate::net::connection::Ended;
+use crate::net::connection::{Ended, told};
 use crate::net::handle::Handle;
 use crate::net::listener::Accepted;
 use crate::net::tls::HandshakeError;
-use crate::policy::DenialReason;
+use crate::policy::{Denial, DenialReason};
 use crate::wire::encode::{self, ErrText};
 
 /// A thread, as listeners see it.
@@ -121,11 +121,13 @@ impl Room {
             Ok(Ok(done)) => done,
             Ok(Err(HandshakeError::Refused(refused))) => {
                 broker.count_refused(refused.rule);
-                let whose = refused.whose.as_deref().unwrap_or("nobody");
-                tracing::warn!(
-                    listener = listener.name, %address, rule = refused.rule, certificate = whose,
-                    "handshake refused: {}", refused.message
-                );
+                if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
+                    let (whose, withheld) = (refused.whose.as_deref().unwrap_or("nobody"), told(withheld));
+                    tracing::warn!(
+                        listener = listener.name, %address, rule = refused.rule, certificate = whose, withheld,
+                        "handshake refused: {}", refused.message
+                    );
+                }
                 return;
             }
             Ok(Err(HandshakeError::Lost(error))) => {
@@ -135,7 +137,13 @@ impl Room {
             }
             Err(_) => {
                 broker.count_refused("handshake-timeout");
-                tracing::warn!(listener = listener.name, %address, "handshake took too long, connection closed");
+                if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
+                    let withheld = told(withheld);
+                    tracing::warn!(
+                        listener = listener.name, %address, withheld,
+                        "handshake took too long, connection closed"
+                    );
+                }
                 return;
             }
         };
@@ -144,47 +152,101 @@ impl Room {
         let id = broker.next_id();
         let info = broker.info(id, listener.address, address);
         let admitted = broker.world.policy().admit(&identity, listener.zone.as_deref());
-        let zone = listener.zone.clone();
-        let now_us = broker.clock.now_us();
+        let share = match &admitted {
+            Ok(admission) => broker.world.share(admission.service()),
+            // Whoever is not admitted has no part in anything.
+            Err(_) => Arc::default(),
+        };
         let handle = Handle::new(
             id,
             socket,
             tls,
             address,
             Arc::clone(&identity),
-            zone,
-            now_us,
+            listener.zone.clone(),
+            broker.clock.now_us(),
             Arc::clone(&broker.waiting),
+            Arc::clone(&share),
         );
-        let refused = match admitted {
-            Ok(_) if broker.enter(&handle, id) => None,
-            Ok(_) => Some(("connections", "too many connections".to_owned())),
-            Err(denial) => Some((
-                admission_rule(denial.reason()),
-                denial.rule_or_no_grant().to_string(),
-            )),
+        let entered = admitted.map_err(NotEntered::NotAdmitted).and_then(|_| {
+            let place = share
+                .take_place(broker.settings.connections_per_service_max)
+                .ok_or(NotEntered::TooManyOfTheService)?;
+            if broker.enter(&handle, id) {
+                Ok(place)
+            } else {
+                Err(NotEntered::TooMany)
+            }
+        });
+        let _place_of_the_service = match entered {
+            Ok(place) => place,
+            Err(why) => {
+                broker.count_refused(why.rule());
+                let lines = match &why {
+                    NotEntered::NotAdmitted(_) => &broker.stranger_lines,
+                    NotEntered::TooMany | NotEntered::TooManyOfTheService => &share.connection_lines,
+                };
+                if let Some(withheld) = lines.take(broker.clock.now_us()) {
+                    tracing::warn!(
+                        listener = listener.name, %address, sender = %identity.role, reason = why.rule(),
+                        withheld = told(withheld), "connection refused: {why}"
+                    );
+                }
+                let mut last_words = info;
+                encode::err(&mut last_words, why.text());
+                // It keeps its place until it has gone: those that may not enter must not be more than may knock.
+                handle.say_and_close(&last_words).await;
+                return;
+            }
         };
-        if let Some((why, rule)) = refused {
-            broker.count_refused(why);
-            tracing::warn!(
-                listener = listener.name, %address, sender = %identity.role, reason = why, rule, "connection refused"
-            );
-            let mut last_words = info;
-            encode::err(&mut last_words, ErrText::AuthorizationViolation);
-            // It keeps its place until it has gone: those that may not enter must not be more than may knock.
-            handle.say_and_close(&last_words).await;
-            return;
-        }
         drop(place);
-        tracing::info!(
-            connection = id.0, listener = listener.name, %address, sender = %identity.role, serial = %identity.serial,
-            "connected"
-        );
+        if let Some(withheld) = share.connection_lines.take(broker.clock.now_us()) {
+            tracing::info!(
+                connection = id.0, listener = listener.name, %address, sender = %identity.role,
+                serial = %identity.serial, withheld = told(withheld), "connected"
+            );
+        }
         self.connections.borrow_mut().insert(id, handle.clone());
         let ended: Ended = Box::pin(handle.run(broker, &info)).await;
         self.connections.borrow_mut().remove(&id);
         broker.leave(id, ended);
-        tracing::info!(connection = id.0, sender = %identity.role, reason = %ended, "disconnected");
+        if let Some(withheld) = share.connection_lines.take(broker.clock.now_us()) {
+            tracing::info!(
+                connection = id.0, sender = %identity.role, reason = %ended, withheld = told(withheld),
+                "disconnected"
+            );
+        }
+    }
+}
+
+/// Why a client with a good certificate gets no session.
+#[derive(Debug, thiserror::Error)]
+enum NotEntered {
+    #[error("{0}")]
+    NotAdmitted(Denial),
+    #[error("too many connections in all; raise connections in [limits]")]
+    TooMany,
+    #[error("too many connections of this service; raise connections-per-service in [limits]")]
+    TooManyOfTheService,
+}
+
+impl NotEntered {
+    /// The stable name under which it is counted.
+    fn rule(&self) -> &'static str {
+        match self {
+            Self::NotAdmitted(denial) => admission_rule(denial.reason()),
+            Self::TooMany => "connections",
+            Self::TooManyOfTheService => "connections-per-service",
+        }
+    }
+
+    /// What the client is told. One that found no room should try again; some clients that hear of their
+    /// authority never do.
+    const fn text(&self) -> ErrText<'static> {
+        match self {
+            Self::NotAdmitted(_) => ErrText::AuthorizationViolation,
+            Self::TooMany | Self::TooManyOfTheService => ErrText::StaleConnection,
+        }
     }
 }
 

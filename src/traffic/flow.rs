@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::limits::{FLOWS_KEPT_MAX, FLOWS_PER_CONNECTION_MAX};
+use crate::limits::{
+    DENIED_FLOWS_PER_CONNECTION_MAX, FLOWS_KEPT_MAX, FLOWS_KEPT_PER_SENDER_MAX, FLOWS_PER_CONNECTION_MAX,
+    FLOWS_PER_SENDER_MAX,
+};
 
 /// Who sends what to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -145,41 +148,70 @@ impl FlowTotals {
     }
 }
 
-type Flows = HashMap<(Arc<str>, Option<Arc<str>>), Arc<FlowCounters>, foldhash::fast::RandomState>;
+type CountersByKey = HashMap<(Arc<str>, Option<Arc<str>>), Arc<FlowCounters>, foldhash::fast::RandomState>;
 
 /// The flows that one connection sends.
 #[derive(Debug)]
 pub struct FlowBook {
     sender: Arc<str>,
     flows: Mutex<Flows>,
+    /// Flows in all open books of the sender.
+    of_sender: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Flows {
+    by_key: CountersByKey,
+    /// How many of them are of names that were denied when they first came.
+    denied: usize,
 }
 
 impl FlowBook {
-    /// The counters of the flow to `receiver`, the same each time. Past the bound on flows, those of the name
+    /// The counters of the flow to `receiver`, the same each time. Past the bounds on flows, those of the name
     /// `>`: still counted, no longer apart.
     pub fn counters(&self, message: &str, receiver: Option<&Arc<str>>) -> Arc<FlowCounters> {
-        let mut flows = self.flows.lock();
-        let key = (Arc::from(message), receiver.cloned());
-        if let Some(counters) = flows.get(&key) {
-            return Arc::clone(counters);
-        }
-        let key = if flows.len() < FLOWS_PER_CONNECTION_MAX {
-            key
-        } else {
-            (Arc::from(">"), key.1)
-        };
-        Arc::clone(flows.entry(key).or_default())
+        self.flows.lock().counters(self, message, receiver.cloned())
     }
 
-    fn add_to(&self, all: &mut BTreeMap<FlowKey, FlowTotals>) {
-        for ((message, receiver), counters) in &*self.flows.lock() {
+    /// The counters of a name that the policy denies. Since a client can make such names up, few are kept apart.
+    pub fn denied_counters(&self, message: &str) -> Arc<FlowCounters> {
+        let mut flows = self.flows.lock();
+        let known = flows.by_key.len();
+        let message = if flows.denied < DENIED_FLOWS_PER_CONNECTION_MAX {
+            message
+        } else {
+            ">"
+        };
+        let counters = flows.counters(self, message, None);
+        flows.denied += flows.by_key.len() - known;
+        counters
+    }
+
+    fn add_to(&self, each: &mut impl FnMut(FlowKey, &FlowTotals)) {
+        for ((message, receiver), counters) in &self.flows.lock().by_key {
             let key = FlowKey {
                 sender: Arc::clone(&self.sender),
                 message: Arc::clone(message),
                 receiver: receiver.clone(),
             };
-            add_bounded(all, key, &counters.totals());
+            each(key, &counters.totals());
         }
+    }
+}
+
+impl Flows {
+    fn counters(&mut self, book: &FlowBook, message: &str, receiver: Option<Arc<str>>) -> Arc<FlowCounters> {
+        let key = (Arc::from(message), receiver);
+        if let Some(counters) = self.by_key.get(&key) {
+            return Arc::clone(counters);
+        }
+        let has_room = self.by_key.len() < FLOWS_PER_CONNECTION_MAX
+            && book.of_sender.load(Relaxed) < FLOWS_PER_SENDER_MAX;
+        let key = if has_room { key } else { (Arc::from(">"), key.1) };
+        let known = self.by_key.len();
+        let counters = Arc::clone(self.by_key.entry(key).or_default());
+        book.of_sender.fetch_add(self.by_key.len() - known, Relaxed);
+        counters
     }
 }
 
@@ -194,28 +226,56 @@ struct Books {
     /// By the address of the book, which is its own while it is open.
     open: HashMap<usize, Arc<FlowBook>>,
     kept: BTreeMap<FlowKey, FlowTotals>,
+    /// One for each service that ever sent.
+    senders: HashMap<Arc<str>, Sender>,
+}
+
+#[derive(Debug, Default)]
+struct Sender {
+    /// Flows in its open books.
+    open: Arc<AtomicUsize>,
+    /// Of those kept, how many are its own.
+    kept: usize,
 }
 
 impl FlowRegistry {
     /// A book for a new connection of `sender`.
     pub fn open_book(&self, sender: &Arc<str>) -> Arc<FlowBook> {
+        let mut books = self.books.lock();
+        let of_sender = Arc::clone(&books.senders.entry(Arc::clone(sender)).or_default().open);
         let book = Arc::new(FlowBook {
             sender: Arc::clone(sender),
             flows: Mutex::default(),
+            of_sender,
         });
-        self.books
-            .lock()
-            .open
-            .insert(Arc::as_ptr(&book).addr(), Arc::clone(&book));
+        books.open.insert(Arc::as_ptr(&book).addr(), Arc::clone(&book));
         book
     }
 
     /// Keeps what the book of an ended connection holds.
     pub fn close_book(&self, book: &Arc<FlowBook>) {
         let mut books = self.books.lock();
-        if books.open.remove(&Arc::as_ptr(book).addr()).is_some() {
-            book.add_to(&mut books.kept);
+        let Books { open, kept, senders } = &mut *books;
+        if open.remove(&Arc::as_ptr(book).addr()).is_none() {
+            return;
         }
+        let sender = senders.entry(Arc::clone(&book.sender)).or_default();
+        book.add_to(&mut |key, totals| {
+            let is_full = sender.kept >= FLOWS_KEPT_PER_SENDER_MAX || kept.len() >= FLOWS_KEPT_MAX;
+            let key = if is_full && !kept.contains_key(&key) {
+                FlowKey {
+                    message: Arc::from(">"),
+                    ..key
+                }
+            } else {
+                key
+            };
+            let known = kept.len();
+            kept.entry(key).or_default().add(totals);
+            sender.kept += kept.len() - known;
+        });
+        let flows = book.flows.lock().by_key.len();
+        book.of_sender.fetch_sub(flows, Relaxed);
     }
 
     /// The totals of every flow since the start, in the order of their keys.
@@ -223,23 +283,10 @@ impl FlowRegistry {
         let books = self.books.lock();
         let mut all = books.kept.clone();
         for book in books.open.values() {
-            book.add_to(&mut all);
+            book.add_to(&mut |key, totals| all.entry(key).or_default().add(totals));
         }
         all
     }
-}
-
-fn add_bounded(all: &mut BTreeMap<FlowKey, FlowTotals>, key: FlowKey, totals: &FlowTotals) {
-    let is_full = all.len() >= FLOWS_KEPT_MAX && !all.contains_key(&key);
-    let key = if is_full {
-        FlowKey {
-            message: Arc::from(">"),
-            ..key
-        }
-    } else {
-        key
-    };
-    all.entry(key).or_default().add(totals);
 }
 
 #[cfg(test)]
@@ -282,5 +329,55 @@ mod tests {
         assert_eq!(totals.len(), FLOWS_PER_CONNECTION_MAX + 1);
         let sum: u64 = totals.values().map(|t| t.no_receiver).sum();
         assert_eq!(sum, FLOWS_PER_CONNECTION_MAX as u64 + 500);
+    }
+
+    #[test]
+    fn denied_names_that_a_client_makes_up_are_counted_and_not_kept_apart() {
+        let registry = FlowRegistry::default();
+        let (web, todos): (Arc<str>, Arc<str>) = ("web".into(), "todos".into());
+        for round in 0..200 {
+            let book = registry.open_book(&web);
+            for index in 0..500 {
+                book.denied_counters(&format!("made-up.{round}.{index}"))
+                    .count_denied();
+            }
+            let own = book.flows.lock().by_key.len();
+            assert_eq!(own, DENIED_FLOWS_PER_CONNECTION_MAX + 1);
+            registry.close_book(&book);
+        }
+        let totals = registry.totals();
+        assert!(totals.len() <= FLOWS_KEPT_PER_SENDER_MAX + 1, "{}", totals.len());
+        assert_eq!(totals.values().map(|t| t.denied).sum::<u64>(), 200 * 500);
+        // Another sender's are still kept apart.
+        let book = registry.open_book(&todos);
+        book.counters("todos.created", Some(&web)).count_delivered(1);
+        registry.close_book(&book);
+        let key = FlowKey {
+            sender: todos,
+            message: "todos.created".into(),
+            receiver: Some(web),
+        };
+        assert_eq!(registry.totals().get(&key).map(|t| t.messages), Some(1));
+    }
+
+    #[test]
+    fn flows_of_a_sender_are_bounded_over_all_its_connections() {
+        let registry = FlowRegistry::default();
+        let books: Vec<_> = (0..=FLOWS_PER_SENDER_MAX / FLOWS_PER_CONNECTION_MAX)
+            .map(|_| registry.open_book(&"web".into()))
+            .collect();
+        for (number, book) in books.iter().enumerate() {
+            for index in 0..FLOWS_PER_CONNECTION_MAX {
+                book.counters(&format!("name.{number}.{index}"), None)
+                    .count_no_receiver();
+            }
+        }
+        assert_eq!(registry.totals().len(), FLOWS_PER_SENDER_MAX + 1);
+        for book in &books {
+            registry.close_book(book);
+        }
+        let book = registry.open_book(&"web".into());
+        book.counters("name", None).count_no_receiver();
+        assert_eq!(book.of_sender.load(Relaxed), 1, "what has ended counts no more");
     }
 }

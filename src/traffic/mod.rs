@@ -3,4 +3,5 @@
 //! Pure: no socket, clock or file. The counters of a flow are written by the connection that sends it and read
 //! by whoever asks.
 
+pub mod budget;
 pub mod flow;
