@@ -50,7 +50,7 @@ enum Command {
         #[command(flatten)]
         whom: Whom,
         /// A DNS name or IP address of the server, besides localhost, 127.0.0.1 and ::1; may be repeated
-        #[arg(long = "name", value_name = "DNS_OR_IP", requires = "server")]
+        #[arg(long = "name", value_name = "DNS_OR_IP", conflicts_with_all = ["service", "operator"])]
         names: Vec<String>,
         /// How long the certificate is valid, in days
         #[arg(
