@@ -134,10 +134,13 @@ impl<P: Peer> Session<P> {
                 {
                     self.say_ok(turn);
                 }
+                // What follows in this turn may be for the client itself.
+                self.ways.notice_subscriptions(world);
             }
             ClientOp::Unsubscribe { sid, max } => {
                 self.finish(world, buffer, turn, now_us);
                 self.subscriptions.unsubscribe(world, sid, max);
+                self.ways.notice_subscriptions(world);
                 self.say_ok(turn);
             }
             ClientOp::Ping => {

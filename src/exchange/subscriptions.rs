@@ -39,6 +39,12 @@ struct Listening {
     subscription: Arc<Subscription>,
 }
 
+/// What a client asks to hear.
+enum Wanted<'a> {
+    Messages(Pattern),
+    Answers(&'a str),
+}
+
 impl<P: Peer> Subscriptions<P> {
     /// None yet.
     pub(super) fn new(peer: P, identity: Arc<Identity>, share: Arc<Share>) -> Self {
@@ -94,26 +100,9 @@ impl<P: Peer> Subscriptions<P> {
         sid: &[u8],
         turn: &mut Turn<P>,
     ) -> bool {
-        let inboxes = self
-            .peer
-            .with_mailbox(|mailbox| (mailbox.inboxes.len(), mailbox.inboxes.has(sid)));
-        if inboxes.1 || self.by_sid.contains_key(sid) {
-            // As in nats-server, an id in use keeps its first subscription.
-            return true;
-        }
-        let rule = if inboxes.0 + self.by_sid.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
-            Some("too many subscriptions".to_owned())
-        } else if let Some(pattern) = inbox_pattern(subject) {
-            let listens = self
-                .peer
-                .with_mailbox(|mailbox| mailbox.inboxes.listen(pattern, sid));
-            (!listens).then(|| "too many inboxes with wildcards".to_owned())
-        } else {
-            self.listen(world, policy, subject, queue, sid).err()
-        };
-        match rule {
-            None => true,
-            Some(rule) => {
+        match self.try_subscribe(world, policy, subject, queue, sid) {
+            Ok(()) => true,
+            Err(rule) => {
                 turn.notice("subscribe", subject, &rule);
                 encode::err(&mut turn.control, ErrText::SubscriptionDenied(subject, queue));
                 false
@@ -121,8 +110,8 @@ impl<P: Peer> Subscriptions<P> {
         }
     }
 
-    /// Enters a subscription to messages, or says which rule forbids it.
-    fn listen(
+    /// Says which rule forbids it.
+    fn try_subscribe(
         &mut self,
         world: &World<P>,
         policy: &Policy,
@@ -130,9 +119,56 @@ impl<P: Peer> Subscriptions<P> {
         queue: Option<&[u8]>,
         sid: &[u8],
     ) -> Result<(), String> {
+        let wanted = match inbox_pattern(subject) {
+            Some(inbox) => Wanted::Answers(inbox),
+            None => Wanted::Messages(self.granted(policy, subject)?),
+        };
+        let (inboxes, is_inbox) = self
+            .peer
+            .with_mailbox(|mailbox| (mailbox.inboxes.len(), mailbox.inboxes.has(sid)));
+        if is_inbox || self.is_live(world, sid) {
+            // As in nats-server, an id in use keeps its first subscription.
+            return Ok(());
+        }
+        if inboxes + self.by_sid.len() >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            return Err("too many subscriptions".to_owned());
+        }
+        match wanted {
+            Wanted::Messages(pattern) => self.listen(world, pattern, queue, sid),
+            Wanted::Answers(inbox) => self.listen_for_answers(inbox, sid),
+        }
+    }
+
+    /// The pattern, if the service may receive all that it matches.
+    fn granted(&self, policy: &Policy, subject: &[u8]) -> Result<Pattern, String> {
         let pattern = Pattern::parse(subject).map_err(|error| error.to_string())?;
-        let decided = policy.decide_subscription(&self.identity, &pattern);
-        decided.map_err(|denial| denial.rule_or_no_grant().to_string())?;
+        match policy.decide_subscription(&self.identity, &pattern) {
+            Ok(_) => Ok(pattern),
+            Err(denial) => Err(denial.rule_or_no_grant().to_string()),
+        }
+    }
+
+    /// Whether an id names a subscription to messages. One that has had all its deliveries no longer does, though
+    /// it may not have been taken out yet.
+    fn is_live(&mut self, world: &World<P>, sid: &[u8]) -> bool {
+        let has_ended = self
+            .by_sid
+            .get(sid)
+            .map(|listening| listening.subscription.has_ended());
+        if has_ended == Some(true) {
+            self.stop_listening(world, sid);
+        }
+        has_ended == Some(false)
+    }
+
+    /// Enters a subscription to messages, if there is room for it.
+    fn listen(
+        &mut self,
+        world: &World<P>,
+        pattern: Pattern,
+        queue: Option<&[u8]>,
+        sid: &[u8],
+    ) -> Result<(), String> {
         let tokens = pattern.tokens().count();
         if self.tokens + tokens > SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX || !self.share.take_tokens(tokens) {
             return Err("too many subscriptions".to_owned());
@@ -156,6 +192,17 @@ impl<P: Peer> Subscriptions<P> {
             },
         );
         Ok(())
+    }
+
+    fn listen_for_answers(&self, inbox: &str, sid: &[u8]) -> Result<(), String> {
+        let listens = self
+            .peer
+            .with_mailbox(|mailbox| mailbox.inboxes.listen(inbox, sid));
+        if listens {
+            Ok(())
+        } else {
+            Err("too many inboxes with wildcards".to_owned())
+        }
     }
 
     /// Ends a subscription, now or after `max` deliveries in all.
@@ -192,7 +239,11 @@ impl<P: Peer> Subscriptions<P> {
             .peer
             .with_mailbox(|mailbox| mailbox.take_ended_subscriptions())
         {
-            self.stop_listening(world, &subscription.sid);
+            // Its id may be another's by now.
+            let still = self.by_sid.get(&subscription.sid);
+            if still.is_some_and(|listening| Arc::ptr_eq(&listening.subscription, &subscription)) {
+                self.stop_listening(world, &subscription.sid);
+            }
         }
     }
 

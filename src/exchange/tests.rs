@@ -423,3 +423,45 @@ fn what_another_left_in_the_turn_is_nobodys() {
     let heard = orders.hears();
     assert!(heard.ends_with("new\r\n") && !heard.contains("old"), "{heard}");
 }
+
+#[test]
+fn an_id_is_free_as_soon_as_its_subscription_has_had_all_its_deliveries() {
+    let mut town = Town::new(ASKED_AND_TOLD);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    for free in ["", "UNSUB 1\r\n"] {
+        town.does(&mut orders, "SUB orders.place 1\r\nUNSUB 1 1\r\n");
+        town.does(&mut web, "PUB orders.place 1\r\na\r\n");
+        town.does(&mut orders, &format!("{free}SUB orders.place 1\r\n"));
+        // The connection's own task takes the ended one out only now.
+        orders.session.reap(&town.world);
+        town.does(&mut web, "PUB orders.place 1\r\nb\r\nPUB orders.place 1\r\nc\r\n");
+        assert_eq!(orders.hears().matches("HMSG").count(), 2, "{free:?}");
+        town.does(&mut orders, "UNSUB 1\r\n");
+    }
+}
+
+#[test]
+fn a_subscription_is_refused_also_where_its_id_is_in_use() {
+    let mut town = Town::new(ASKED_AND_TOLD);
+    let mut orders = town.connect("orders");
+    assert_eq!(
+        town.does(&mut orders, "SUB orders.place 1\r\nSUB orders.place 1\r\n"),
+        ""
+    );
+    assert!(
+        town.does(&mut orders, "SUB orders.placed 1\r\n")
+            .starts_with("-ERR")
+    );
+}
+
+#[test]
+fn a_client_hears_what_it_sends_right_after_it_has_subscribed() {
+    let mut town =
+        Town::new(&ASKED_AND_TOLD.replace("sends = [\"orders.placed\"]", "sends = [\"orders.>\"]"));
+    let mut orders = town.connect("orders");
+    let message = "PUB orders.place 1\r\na\r\n";
+    assert_eq!(town.does(&mut orders, message), "");
+    // Its route to nobody is known, and of this turn.
+    let heard = town.does(&mut orders, &format!("{message}SUB orders.place 1\r\n{message}"));
+    assert_eq!(heard.matches("HMSG").count(), 1, "{heard}");
+}

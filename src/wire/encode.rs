@@ -69,18 +69,15 @@ pub fn err(out: &mut Vec<u8>, text: ErrText<'_>) {
     out.extend_from_slice(b"-ERR '");
     match text {
         ErrText::PublishDenied(subject) => {
-            out.extend_from_slice(b"Permissions Violation for Publish to \"");
-            out.extend_from_slice(subject);
-            out.push(b'"');
+            out.extend_from_slice(b"Permissions Violation for Publish to ");
+            quoted(out, subject);
         }
         ErrText::SubscriptionDenied(subject, queue) => {
-            out.extend_from_slice(b"Permissions Violation for Subscription to \"");
-            out.extend_from_slice(subject);
-            out.push(b'"');
+            out.extend_from_slice(b"Permissions Violation for Subscription to ");
+            quoted(out, subject);
             if let Some(queue) = queue {
-                out.extend_from_slice(b" using queue \"");
-                out.extend_from_slice(queue);
-                out.push(b'"');
+                out.extend_from_slice(b" using queue ");
+                quoted(out, queue);
             }
         }
         ErrText::AuthorizationViolation => out.extend_from_slice(b"Authorization Violation"),
@@ -89,6 +86,33 @@ pub fn err(out: &mut Vec<u8>, text: ErrText<'_>) {
         ErrText::UnknownProtocolOperation => out.extend_from_slice(b"Unknown Protocol Operation"),
     }
     out.extend_from_slice(b"'\r\n");
+}
+
+/// A client's word in quotes, escaped as nats-server does it: whatever it holds, what comes out is text.
+fn quoted(out: &mut Vec<u8>, word: &[u8]) {
+    out.push(b'"');
+    for chunk in word.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            match char {
+                '"' | '\\' => out.extend([b'\\', char as u8]),
+                '\x07' => out.extend_from_slice(b"\\a"),
+                '\x08' => out.extend_from_slice(b"\\b"),
+                '\x0b' => out.extend_from_slice(b"\\v"),
+                '\x0c' => out.extend_from_slice(b"\\f"),
+                '\0'..=' ' | '\x7f' => {
+                    out.extend_from_slice(format!("\\x{:02x}", u32::from(char)).as_bytes())
+                }
+                _ if char.is_control() => {
+                    out.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes());
+                }
+                _ => out.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+        }
+    }
+    out.push(b'"');
 }
 
 /// What a message carries, ready to be written for any number of receivers.
@@ -322,6 +346,10 @@ mod tests {
             "-ERR 'Permissions Violation for Subscription to \"a.*\" using queue \"q\"'\r\n",
         );
         check(ErrText::StaleConnection, "-ERR 'Stale Connection'\r\n");
+        check(
+            ErrText::PublishDenied(b"a\0\x07\x7f\xff\"\\'\xc3\xa9\xc2\x9b"),
+            "-ERR 'Permissions Violation for Publish to \"a\\x00\\a\\x7f\\xff\\\"\\\\'\u{e9}\\u009b\"'\r\n",
+        );
     }
 
     #[test]
