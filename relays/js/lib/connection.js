@@ -43,6 +43,7 @@ class Connection {
   static async open(settings, report, dialing = {}) {
     // Read at each connection, so that renewed certificates are used.
     const pem = credentials(settings);
+    // A socket of ours, since the client library would leave one open that is too slow.
     const socket = net.connect({ host: settings.exocomHost, port: settings.exocomPort, noDelay: true });
     let why;
     socket.on('error', (error) => (why ??= error));
@@ -56,7 +57,6 @@ class Connection {
       const nc = await Promise.race([connect(clientOptions(settings, pem, socket)), closing(socket)]);
       return new Connection(nc, socket, report);
     } catch (cause) {
-      // A socket of ours, since the client library leaves one open that is too slow.
       socket.destroy();
       throw why ?? cause;
     } finally {

@@ -180,6 +180,8 @@ test('close lets handlers finish and answer, and takes nothing new', async (t) =
   await until('no new work for it', () =>
     asker.request('job.gated', undefined, { timeoutMs: 20 }).catch(({ reason }) => reason === 'no-receiver'),
   );
+  // Time enough to disconnect, if it did not wait.
+  for (let round = 0; round < 50; round += 1) await asker.flush();
   open();
   assert.equal(await underWay, 'finished');
   await patiently('the end', closed);
