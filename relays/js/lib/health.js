@@ -18,7 +18,6 @@ function serveHealth(port, report) {
     (request, response) => answer(request, response, report()),
   );
   server.maxConnections = limits.HEALTH_CONNECTIONS_MAX;
-  server.timeout = limits.HEALTH_MS_MAX;
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen({ port, host: '127.0.0.1' }, () => {

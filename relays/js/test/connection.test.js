@@ -3,6 +3,7 @@
 // Coming and going: loss and return, refused handshakes and subscriptions, closing.
 
 const assert = require('node:assert/strict');
+const { once } = require('node:events');
 const fs = require('node:fs');
 const net = require('node:net');
 const test = require('node:test');
@@ -221,6 +222,21 @@ test('close does not wait for ever: not for handlers, nor for a broker that is n
 
   const idle = broker.offlineRelay('asker');
   await patiently('the end', idle.close());
+});
+
+test('close does not wait for a handshake under way', async (t) => {
+  const broker = await Broker.start(t);
+  const silent = net.createServer((socket) => socket.on('error', () => {}));
+  await new Promise((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  t.after(() => silent.close());
+  const asker = broker.offlineRelay('asker', { exocomPort: silent.address().port });
+  asker.listen().catch(() => {});
+  await once(silent, 'connection');
+  const start = performance.now();
+  await asker.close();
+  // The handshake would be given up after 5 s.
+  assert.ok(performance.now() - start < 4_000);
+  assert.deepEqual(asker.errors, []);
 });
 
 test('after close nothing keeps the process alive', async (t) => {

@@ -53,6 +53,7 @@ class Broker {
 
   /** `exocom dev` under a policy, with certificates for everybody in it. */
   static async start(t, policy = POLICY) {
+    if (!fs.existsSync(EXOCOM)) throw new Error(`${EXOCOM} is not there; run cargo build, or set EXOCOM_BIN`);
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'exorelay-'));
     const broker = new Broker(dir);
     t.after(() => broker.#end());
