@@ -14,8 +14,10 @@ mod clients_python;
 mod clients_rust;
 mod hostile;
 mod late_replies;
+mod pages;
 #[cfg(target_os = "linux")]
 mod partitions;
+mod relay_js;
 mod relay_rust;
 mod smoke;
 mod support;

@@ -471,17 +471,23 @@ pub async fn round_trip(client: &async_nats::Client) {
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs tests in another language. They learn from variables where the broker is, and how to start others.
+pub fn run_tests_against(broker: &Broker, command: &mut Command) {
+    command
+        .env("EXOCOM_PORT", broker.address().port().to_string())
+        .env("EXOCOM_CERTS", broker.path("certs"))
+        .env("EXOCOM_POLICY", broker.path("policy.toml"));
+    run_tests(command);
+}
+
+/// Runs tests in another language that start their own brokers.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test's patience is measured by the clock"
 )]
-pub fn run_tests_against(broker: &Broker, command: &mut Command) {
-    let output = broker.path("tests.output");
-    let file = File::create(&output).expect("the folder takes a file");
+pub fn run_tests(command: &mut Command) {
+    let output = tempfile::NamedTempFile::new().expect("a temporary file");
+    let file = output.reopen().expect("a file can be opened twice");
     let mut child = command
-        .env("EXOCOM_PORT", broker.address().port().to_string())
-        .env("EXOCOM_CERTS", broker.path("certs"))
-        .env("EXOCOM_POLICY", broker.path("policy.toml"))
         .env("EXOCOM_BIN", EXOCOM)
         .stdin(Stdio::null())
         .stderr(file.try_clone().expect("a file can be opened twice"))
@@ -500,7 +506,7 @@ pub fn run_tests_against(broker: &Broker, command: &mut Command) {
         drop(child.kill());
         drop(child.wait());
     }
-    let output = fs::read_to_string(&output).unwrap_or_default();
+    let output = fs::read_to_string(output.path()).unwrap_or_default();
     match status {
         Some(status) => assert!(status.success(), "{status}:\n{output}"),
         None => panic!("not done after {SCRIPT_PATIENCE:?}:\n{output}"),

@@ -51,7 +51,7 @@ test('requests under way fail when the connection is lost', async (t) => {
 test('publish and flush do not wait for a broker that is gone', async (t) => {
   const broker = await Broker.start(t);
   const asker = await broker.relay('asker');
-  broker.signal('SIGSTOP');
+  await broker.freeze();
   const outcomes = [asker.publish('news.local', 1), asker.flush(), asker.request('job.echo')].map((call) =>
     call.catch(({ reason }) => reason),
   );

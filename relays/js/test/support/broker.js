@@ -143,6 +143,14 @@ class Broker {
     this.#child.kill(signal);
   }
 
+  /** Stops the process where it is, by SIGSTOP. */
+  async freeze() {
+    this.signal('SIGSTOP');
+    // Where there is no /proc to tell, the signal's own speed must do.
+    const stat = `/proc/${this.#child.pid}/stat`;
+    await until('the broker to be stopped', () => !fs.existsSync(stat) || / T /.test(fs.readFileSync(stat, 'utf8')));
+  }
+
   /** Starts it again, in the same folder and on the same port. */
   async startAgain() {
     await this.#run(`127.0.0.1:${this.port}`);
