@@ -53,9 +53,9 @@ declare namespace ExoRelay {
   export interface Options {
     /** The service; `SERVICE_NAME`. The certificate must be for it, and says it where this is left out. */
     serviceName?: string | undefined;
-    /** Where ExoCom listens; `EXOCOM_HOST`, or 127.0.0.1. */
+    /** Where ExoCom listens; `EXOCOM_HOST`, or localhost. */
     exocomHost?: string | undefined;
-    /** The port there; `EXOCOM_PORT`. */
+    /** The port there; `EXOCOM_PORT`, or 4222. */
     exocomPort?: number | string | undefined;
     /** The file of ExoCom's root certificate, in PEM; `EXOCOM_CA`. */
     exocomCa?: string | undefined;

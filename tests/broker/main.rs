@@ -19,5 +19,6 @@ mod pages;
 mod partitions;
 mod relay_js;
 mod relay_rust;
+mod relays_together;
 mod smoke;
 mod support;

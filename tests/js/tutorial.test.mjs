@@ -65,6 +65,7 @@ test("what cannot be a todo is refused with the todo service's own words", async
   await check({}, 422, "a todo needs a title");
   await check([["title", "a"], ["title", "b"]], 422, "a todo needs a title");
   await check({ title: "x".repeat(201) }, 422, "at most 200 characters");
+  await check({ title: "two\nlines" }, 422, "one line of plain text");
   await check({ title: "x".repeat(9_000) }, 413, "That did not work");
   await check({ title: "x" }, 403, "from this page only", { "sec-fetch-site": "cross-site" });
   assert.deepEqual(await todos(web.url), []);

@@ -17,7 +17,10 @@ exoRelay.registerHandlers({
   'todos.create': (payload, { reply, fail, send }) => {
     const title = typeof payload?.title === 'string' ? payload.title.trim() : '';
     if (title === '') return fail('a todo needs a title', 422);
-    if ([...title].length > TITLE_CHARACTERS_MAX) return fail(`a title has at most ${TITLE_CHARACTERS_MAX} characters`, 422);
+    if ([...title].length > TITLE_CHARACTERS_MAX) {
+      return fail(`a title has at most ${TITLE_CHARACTERS_MAX} characters`, 422);
+    }
+    if (/\p{Cc}/u.test(title)) return fail('a title is one line of plain text', 422);
     if (todos.length >= TODOS_MAX) return fail(`there are ${TODOS_MAX} todos already; do some first`, 409);
     const todo = { id: todos.length + 1, title };
     todos.push(todo);

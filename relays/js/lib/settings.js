@@ -10,8 +10,8 @@ const limits = require('./limits');
 /** Each option: the variable that stands in for it, and how its text becomes a value. */
 const OPTIONS = {
   serviceName: { variable: 'SERVICE_NAME', read: serviceName },
-  exocomHost: { variable: 'EXOCOM_HOST', read: text, fallback: '127.0.0.1' },
-  exocomPort: { variable: 'EXOCOM_PORT', read: port, remedy: 'the port on which ExoCom listens' },
+  exocomHost: { variable: 'EXOCOM_HOST', read: text, fallback: 'localhost' },
+  exocomPort: { variable: 'EXOCOM_PORT', read: port, fallback: 4222 },
   exocomCa: { variable: 'EXOCOM_CA', read: text, remedy: "the file of ExoCom's root certificate" },
   exocomCert: { variable: 'EXOCOM_CERT', read: text, remedy: "the file of this service's certificate" },
   exocomKey: { variable: 'EXOCOM_KEY', read: text, remedy: "the file of this service's private key" },

@@ -20,7 +20,8 @@ test('the environment says it all; options come first', async (t) => {
   const other = settings({ exocomHost: 'localhost', exocomPort: '1', serviceName: undefined }, environment);
   assert.deepEqual([other.serviceName, other.exocomHost, other.exocomPort], ['asker', 'localhost', 1]);
   // The certificate says who this is, where nothing else does.
-  assert.equal(settings({}, { ...environment, SERVICE_NAME: '', EXOCOM_HOST: '' }).serviceName, 'asker');
+  const bare = settings({}, { ...environment, SERVICE_NAME: '', EXOCOM_HOST: '', EXOCOM_PORT: '' });
+  assert.deepEqual([bare.serviceName, bare.exocomHost, bare.exocomPort], ['asker', 'localhost', 4222]);
 
   const localhost = broker.offlineRelay('asker', { exocomHost: 'localhost' });
   await localhost.listen();
@@ -36,11 +37,10 @@ test('every mistake is named', async (t) => {
       return true;
     });
   };
-  check({}, { EXOCOM_PORT: undefined }, /^EXOCOM_PORT is not set, nor the option exocomPort: the port on which/);
   check({}, { EXOCOM_PORT: 'http' }, /^EXOCOM_PORT must be a port, 1 to 65535; it is "http"/);
   check({ exocomPort: 65_536 }, {}, /^exocomPort must be a port/);
   check({ exocomPort: '0' }, {}, /^exocomPort must be a port/);
-  check({}, { EXOCOM_CA: '' }, /^EXOCOM_CA is not set/);
+  check({}, { EXOCOM_CA: '' }, /^EXOCOM_CA is not set, nor the option exocomCa: the file of ExoCom's root/);
   check({}, { EXOCOM_CERT: undefined }, /^EXOCOM_CERT is not set/);
   check({}, { EXOCOM_KEY: undefined }, /^EXOCOM_KEY is not set/);
   check({}, { EXOCOM_KEY: broker.file('none.key') }, /exocomKey \(EXOCOM_KEY\).*cannot be read \(ENOENT\); `exocom certs issue`/);
@@ -63,7 +63,7 @@ test('every mistake is named', async (t) => {
 });
 
 test('a program that lacks something ends with one clear line', async () => {
-  const { code, output } = await run("new (require('exorelay'))()", { EXOCOM_PORT: '' });
+  const { code, output } = await run("new (require('exorelay'))()", { EXOCOM_CA: '' });
   assert.notEqual(code, 0);
-  assert.match(output, /TypeError: EXOCOM_PORT is not set, nor the option exocomPort/);
+  assert.match(output, /TypeError: EXOCOM_CA is not set, nor the option exocomCa/);
 });

@@ -78,6 +78,7 @@ class Broker {
   options(service, more = {}) {
     return {
       serviceName: service,
+      exocomHost: '127.0.0.1',
       exocomPort: this.port,
       exocomCa: this.cert('ca.pem'),
       exocomCert: this.cert(`${service}.pem`),
