@@ -12,6 +12,7 @@ mod cli;
 mod clients_js;
 mod clients_python;
 mod clients_rust;
+mod documents;
 mod hostile;
 mod late_replies;
 mod pages;
