@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod delivery;
 pub mod exchange;
 pub mod identity;
 pub mod limits;

@@ -1,0 +1,17 @@
+//! Tracked messages: who still has to get each, which attempt is under way, when to try again, when to give up.
+//!
+//! Pure: no file, socket, clock or randomness. Time comes in as milliseconds, live instances as a question that
+//! the caller answers, and what must survive a crash goes out as [`Change`]s for the caller to write down
+//! before it acts on anything else. `docs/delivery.md` says in prose what is promised.
+
+mod deliveries;
+mod ids;
+mod lane;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub use deliveries::{Admitted, Bounds, Deliveries, Full, GivenUp, NewMessage, Outgoing, QueueDepth};
+pub use message::{
+    Cause, Change, DeadLetter, DeliveryTerms, InstanceId, Kept, KeptReceiver, ReceiverNo, Seq,
+};
