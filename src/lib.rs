@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod delivery;
+pub mod disk;
 pub mod exchange;
 pub mod identity;
 pub mod limits;

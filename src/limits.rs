@@ -198,3 +198,6 @@ pub const THREADS_MAX: usize = 256;
 
 /// The configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// A `Nats-Msg-Id`, in bytes: room for any UUID, digest or URL that somebody uses as one.
+pub const MSG_ID_BYTES_MAX: usize = 255;

@@ -91,6 +91,8 @@ pub struct Outgoing {
     pub receiver: ReceiverNo,
     /// To which instance.
     pub to: InstanceId,
+    /// Those of one lane are in order: when one is not taken, those after it must not be sent either.
+    pub lane: usize,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// How long it may take, in milliseconds.
@@ -288,7 +290,17 @@ impl Deliveries {
         self.instances.remove(&instance);
     }
 
-    /// The instance's outbox did not take a delivery that was dispatched: it was no attempt.
+    /// All instances have gone: the broker stops.
+    pub fn handle_all_gone(&mut self, now_ms: u64) {
+        let mut instances: Vec<_> = self.instances.keys().copied().collect();
+        instances.sort_unstable();
+        for instance in instances {
+            self.handle_gone(instance, now_ms);
+        }
+    }
+
+    /// The instance's outbox did not take a delivery that was dispatched, or one before it in its lane was not
+    /// taken: it was no attempt.
     pub fn handle_not_taken(&mut self, outgoing: &Outgoing, now_ms: u64) {
         let Outgoing {
             seq, receiver, to, ..
@@ -422,6 +434,7 @@ impl Deliveries {
                 seq,
                 receiver,
                 to,
+                lane: place,
                 attempt,
                 attempt_ms_max,
             });
@@ -820,6 +833,12 @@ impl Deliveries {
 
     fn give_up(&mut self, seq: Seq, receiver: ReceiverNo, cause: Cause, now_ms: u64) {
         let since_ms = now_ms;
+        let attempts = self
+            .receiver_mut(seq, receiver)
+            .map_or(0, |receiver| receiver.attempts);
+        if attempts > 0 {
+            self.changes.push(Change::Failed(seq, receiver, attempts));
+        }
         self.set_state(seq, receiver, State::Dead { cause, since_ms });
         self.changes.push(Change::Died(seq, receiver, cause, since_ms));
         self.given_up.push(GivenUp { seq, receiver, cause });

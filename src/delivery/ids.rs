@@ -35,9 +35,13 @@ impl Ids {
         self.known.len() < self.count_max
     }
 
-    /// Remembers an id. Ids come in the order of their times, but for a clock that was set back.
+    /// Remembers an id, unless a younger use of it is known: a log that was carried forward tells of the older one
+    /// last.
     pub(super) fn insert(&mut self, sender: Arc<str>, id: Arc<str>, seq: Seq, at_ms: u64) {
         let key = (sender, id);
+        if self.known.get(&key).is_some_and(|(known, _)| *known > seq) {
+            return;
+        }
         self.known.insert(key.clone(), (seq, at_ms));
         self.by_age.push_back((at_ms, key));
     }

@@ -1,0 +1,17 @@
+//! The message log and its files: what is said to be on disk is on disk.
+//!
+//! Every file operation goes through [`files::Files`], which a test replaces by a disk that fails. A failed sync
+//! is never retried: the kernel may have thrown away what it could not write, so the broker stops and says so.
+//! `docs/delivery.md` describes the format and what is promised.
+
+mod batch;
+pub mod files;
+mod log;
+mod record;
+mod recover;
+mod segment;
+pub mod store;
+
+pub use log::{LogError, LogSize};
+pub use record::Stored;
+pub use recover::{Cut, OpenError};
