@@ -670,16 +670,13 @@ impl Deliveries {
     pub fn recovered(&mut self, now_ms: u64) {
         let mut revived = Vec::new();
         for (&seq, message) in &self.messages {
-            let is_young = message.expires_at_ms > now_ms;
             for (number, receiver) in (0..).zip(&message.receivers) {
-                let has_expired = matches!(
+                // A death that lies ahead was told by a clock that has been set right since.
+                let was_wrong = matches!(
                     receiver.state,
-                    State::Dead {
-                        cause: Cause::Expired,
-                        ..
-                    }
+                    State::Dead { cause: Cause::Expired, since_ms } if since_ms > now_ms
                 );
-                if has_expired && is_young {
+                if was_wrong && message.expires_at_ms > now_ms {
                     revived.push((seq, ReceiverNo(number), message.expires_at_ms));
                 }
             }

@@ -415,6 +415,7 @@ impl Life {
                 });
                 self.uncommitted.push(nonce);
                 self.totals.stored += 1;
+                self.check_bounds();
             }
             Ok(Ok(Admitted::Duplicate(seq))) => {
                 self.totals.duplicates += 1;
@@ -429,6 +430,15 @@ impl Life {
             Ok(Err(exocom::disk::store::NotStored::Disk)) => self.totals.disk_full += 1,
             Ok(Err(_)) => self.totals.refused += 1,
             Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// What was let in fits. A crash may bring back more, whose acknowledgements it took.
+    fn check_bounds(&mut self) {
+        let (messages, bytes) =
+            self.with_store(|store| (store.deliveries().len(), store.deliveries().bytes()));
+        if messages > CONFIG.bounds.messages_max || bytes > CONFIG.bounds.bytes_max {
+            self.blame(format!("the store has {messages} messages of {bytes} bytes"));
         }
     }
 
@@ -649,7 +659,8 @@ impl Life {
             self.say(&format!("the operator: {seq} {receiver:?}, replay {replays}"));
             if replays {
                 self.with_store(|store| store.replay(seq, receiver, now_ms));
-                self.known[nonce].receivers[usize::from(receiver.0)].is_dead = false;
+                let state = &mut self.known[nonce].receivers[usize::from(receiver.0)];
+                (state.is_dead, state.is_late) = (false, true);
             } else {
                 self.with_store(|store| store.drop_dead(seq, receiver));
                 self.known[nonce].receivers[usize::from(receiver.0)].is_dropped = true;
@@ -670,7 +681,7 @@ impl Life {
             for known in &mut self.known {
                 for receiver in &mut known.receivers {
                     if receiver.is_dropped {
-                        receiver.acknowledged_after.get_or_insert(0);
+                        receiver.acknowledged_after = Some(u64::MAX);
                         receiver.is_dropped = false;
                         receiver.is_dead = false;
                     }
@@ -713,11 +724,6 @@ impl Life {
             if depth.in_flight > instances * CONFIG.bounds.window_messages_max {
                 self.blame(format!("{service} has {} in flight", depth.in_flight));
             }
-        }
-        let (messages, bytes) =
-            self.with_store(|store| (store.deliveries().len(), store.deliveries().bytes()));
-        if messages > CONFIG.bounds.messages_max || bytes > CONFIG.bounds.bytes_max {
-            self.blame(format!("the store has {messages} messages of {bytes} bytes"));
         }
     }
 
