@@ -9,117 +9,15 @@ use std::sync::Arc;
 use super::ids::Ids;
 use super::lane::Lanes;
 use super::message::{
-    Cause, Change, DeadLetter, DeliveryTerms, InstanceId, Kept, KeptReceiver, Message, Receiver, ReceiverNo,
-    Seq, State,
+    Cause, Change, InstanceId, Kept, KeptReceiver, Message, Receiver, ReceiverNo, Seq, State,
 };
-use crate::policy::Kind;
+use super::ports::{Admitted, Bounds, Full, GivenUp, NewMessage, Outgoing, QueueDepth};
 
 /// How long an instance whose outbox was full is left alone, in milliseconds.
 const FULL_OUTBOX_PAUSE_MS: u64 = 20;
 
 /// The timer of a message's expiry, among those of its receivers.
 const EXPIRY: ReceiverNo = ReceiverNo(u16::MAX);
-
-/// What may be kept at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Messages in all, dead letters included.
-    pub messages_max: usize,
-    /// Their bytes in all.
-    pub bytes_max: usize,
-    /// Messages on their way to one service.
-    pub queue_messages_max: usize,
-    /// Messages in flight to one instance.
-    pub window_messages_max: usize,
-    /// Their bytes; one message may always be in flight.
-    pub window_bytes_max: usize,
-    /// How long a `Nats-Msg-Id` is remembered, in milliseconds.
-    pub ids_window_ms: u64,
-    /// How many are remembered.
-    pub ids_max: usize,
-}
-
-/// A message that wants to be stored.
-#[derive(Debug)]
-pub struct NewMessage<'a> {
-    /// The verified sender.
-    pub sender: &'a Arc<str>,
-    /// The message name.
-    pub name: &'a Arc<str>,
-    /// The terms of the policy for it.
-    pub terms: DeliveryTerms,
-    /// The services that receive it; at least one.
-    pub receivers: &'a [Arc<str>],
-    /// The sender's `Nats-Msg-Id`.
-    pub id: Option<&'a Arc<str>>,
-    /// What it counts against the store's bound.
-    pub bytes: usize,
-}
-
-/// What became of a message that wanted to be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
-    /// It has a place in the order; the caller writes it down.
-    New(Seq),
-    /// The same sender has published it before, within the window.
-    Duplicate(Seq),
-}
-
-/// Which bound does not let a message be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// The store has as many messages as it may.
-    #[error("the store holds as many messages as it may")]
-    Messages,
-    /// The store has as many bytes as it may.
-    #[error("the store holds as many bytes as it may")]
-    Bytes,
-    /// One of the receiving services has as many messages waiting as it may.
-    #[error("a receiver's queue is full")]
-    Queue,
-    /// As many ids are remembered as may be.
-    #[error("too many message ids are remembered")]
-    Ids,
-}
-
-/// A delivery to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The message.
-    pub seq: Seq,
-    /// To which of its receivers.
-    pub receiver: ReceiverNo,
-    /// To which instance.
-    pub to: InstanceId,
-    /// Those of one lane are in order: when one is not taken, those after it must not be sent either.
-    pub lane: usize,
-    /// Which attempt this is, from 1.
-    pub attempt: u32,
-    /// How long it may take, in milliseconds.
-    pub attempt_ms_max: u64,
-}
-
-/// A message that is no longer tried at one of its receivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GivenUp {
-    /// The message.
-    pub seq: Seq,
-    /// At which receiver.
-    pub receiver: ReceiverNo,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// What one service has waiting.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueDepth {
-    /// On their way: waiting, in flight, or waiting for the next attempt.
-    pub pending: usize,
-    /// Of these, with an instance now.
-    pub in_flight: usize,
-    /// Given up.
-    pub dead: usize,
-}
 
 #[derive(Debug, Default)]
 struct Instance {
@@ -135,18 +33,18 @@ struct Instance {
 #[derive(Debug)]
 pub struct Deliveries {
     bounds: Bounds,
-    last_seq: u64,
-    messages: BTreeMap<Seq, Message>,
+    pub(super) last_seq: u64,
+    pub(super) messages: BTreeMap<Seq, Message>,
     bytes: usize,
-    lanes: Lanes,
-    depths: HashMap<Arc<str>, QueueDepth, foldhash::fast::RandomState>,
+    pub(super) lanes: Lanes,
+    pub(super) depths: HashMap<Arc<str>, QueueDepth, foldhash::fast::RandomState>,
     instances: HashMap<InstanceId, Instance, foldhash::fast::RandomState>,
     timers: BTreeSet<(u64, Seq, ReceiverNo)>,
     /// When an instance that was paused may be tried again.
     resume_at_ms: Option<u64>,
-    ids: Ids,
+    pub(super) ids: Ids,
     epoch: u64,
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
     given_up: Vec<GivenUp>,
     forgotten: Vec<Seq>,
 }
@@ -456,100 +354,6 @@ impl Deliveries {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// Sends a dead letter again, with as many attempts as a new message has. Says whether there was one.
-    pub fn replay(&mut self, seq: Seq, receiver: ReceiverNo, now_ms: u64) -> bool {
-        let Some(message) = self.messages.get(&seq) else {
-            return false;
-        };
-        // Its time begins anew: it would expire at once otherwise.
-        let expires_at_ms = message
-            .expires_at_ms
-            .max(now_ms.saturating_add(message.terms.expires_ms));
-        let was_dead = self.revive(seq, receiver, expires_at_ms);
-        if was_dead {
-            self.changes.push(Change::Replayed(seq, receiver, expires_at_ms));
-        }
-        was_dead
-    }
-
-    /// Drops a dead letter. Says whether there was one.
-    pub fn drop_dead(&mut self, seq: Seq, receiver: ReceiverNo) -> bool {
-        if !matches!(self.state(seq, receiver), Some(State::Dead { .. })) {
-            return false;
-        }
-        self.drop_receiver(seq, receiver);
-        true
-    }
-
-    /// Drops all that is on its way to a service, and not its dead letters. Gives what was dropped.
-    pub fn purge(&mut self, service: &str) -> Vec<(Seq, ReceiverNo)> {
-        let mut purged = Vec::new();
-        for (&seq, message) in &self.messages {
-            for (number, receiver) in (0..).zip(&message.receivers) {
-                if receiver.state.is_pending() && *self.lanes.get(receiver.lane).service == *service {
-                    purged.push((seq, ReceiverNo(number)));
-                }
-            }
-        }
-        for &(seq, receiver) in &purged {
-            self.drop_receiver(seq, receiver);
-        }
-        purged
-    }
-
-    /// What each service has waiting.
-    pub fn depths(&self) -> impl Iterator<Item = (&Arc<str>, &QueueDepth)> {
-        self.depths.iter()
-    }
-
-    /// When the oldest message on its way to a service was stored, in milliseconds since 1970.
-    pub fn oldest_ms(&self, service: &str) -> Option<u64> {
-        let is_for = |receiver: &Receiver| {
-            receiver.state.is_pending() && *self.lanes.get(receiver.lane).service == *service
-        };
-        self.messages
-            .values()
-            .find(|message| message.receivers.iter().any(is_for))
-            .map(|message| message.stored_ms)
-    }
-
-    /// All dead letters, oldest first.
-    pub fn dead_letters(&self) -> impl Iterator<Item = DeadLetter> {
-        self.messages.iter().flat_map(move |(&seq, message)| {
-            (0..)
-                .zip(&message.receivers)
-                .filter_map(move |(number, receiver)| {
-                    let State::Dead { cause, since_ms } = receiver.state else {
-                        return None;
-                    };
-                    let lane = self.lanes.get(receiver.lane);
-                    Some(DeadLetter {
-                        seq,
-                        receiver: ReceiverNo(number),
-                        service: Arc::clone(&lane.service),
-                        name: Arc::clone(&lane.name),
-                        cause,
-                        since_ms,
-                        stored_ms: message.stored_ms,
-                        attempts: receiver.attempts,
-                    })
-                })
-        })
-    }
-
-    /// The service of a receiver.
-    pub fn service_of(&self, seq: Seq, receiver: ReceiverNo) -> Option<&Arc<str>> {
-        let receiver = self.messages.get(&seq)?.receivers.get(usize::from(receiver.0))?;
-        Some(&self.lanes.get(receiver.lane).service)
-    }
-
-    /// The name and the kind of a message.
-    pub fn name_of(&self, seq: Seq) -> Option<(&Arc<str>, Kind)> {
-        let message = self.messages.get(&seq)?;
-        let lane = message.receivers.first()?.lane;
-        Some((&self.lanes.get(lane).name, message.terms.kind))
-    }
-
     /// Messages held.
     pub fn len(&self) -> usize {
         self.messages.len()
@@ -575,122 +379,14 @@ impl Deliveries {
         self.messages.contains_key(&seq)
     }
 
-    /// A message's state, to be written down.
-    pub fn kept(&self, seq: Seq) -> Option<Kept> {
-        let message = self.messages.get(&seq)?;
-        let first = self.lanes.get(message.receivers.first()?.lane);
-        let receivers = message.receivers.iter().map(|receiver| KeptReceiver {
-            service: Arc::clone(&self.lanes.get(receiver.lane).service),
-            is_settled: receiver.state == State::Settled,
-            attempts: receiver.attempts,
-            attempts_max: receiver.attempts_max,
-            dead: match receiver.state {
-                State::Dead { cause, since_ms } => Some((cause, since_ms)),
-                _ => None,
-            },
-        });
-        Some(Kept {
-            seq,
-            name: Arc::clone(&first.name),
-            terms: message.terms,
-            stored_ms: message.stored_ms,
-            expires_at_ms: message.expires_at_ms,
-            bytes: message.bytes,
-            receivers: receivers.collect(),
-        })
-    }
-
     /// All ids of the window, oldest first: sender, id, message, time in milliseconds.
     pub fn ids(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, Seq, u64)> {
         self.ids.iter()
     }
 
-    /// Reading the log again: a message as it was written down, in place of what was known of it.
-    pub fn recover_message(&mut self, kept: Kept) {
-        self.last_seq = self.last_seq.max(kept.seq.0);
-        self.forget(kept.seq);
-        self.enter(kept);
-    }
-
-    /// Reading the log again: an id.
-    pub fn recover_id(&mut self, sender: Arc<str>, id: Arc<str>, seq: Seq, at_ms: u64) {
-        self.last_seq = self.last_seq.max(seq.0);
-        self.ids.insert(sender, id, seq, at_ms);
-    }
-
-    /// Reading the log again: the last sequence that had been given when its oldest part was written.
-    pub fn recover_last_seq(&mut self, seq: Seq) {
-        self.last_seq = self.last_seq.max(seq.0);
-    }
-
-    /// Reading the log again: a change.
-    pub fn recover_change(&mut self, change: Change) {
-        let (Change::Acknowledged(seq, receiver)
-        | Change::Failed(seq, receiver, _)
-        | Change::Died(seq, receiver, ..)
-        | Change::Replayed(seq, receiver, _)
-        | Change::Dropped(seq, receiver)) = change;
-        let Some(state) = self.state(seq, receiver) else {
-            return;
-        };
-        match change {
-            _ if state == State::Settled => {}
-            Change::Acknowledged(..) | Change::Dropped(..) => {
-                self.set_state(seq, receiver, State::Settled);
-                self.forget_if_settled(seq);
-            }
-            Change::Failed(_, _, attempts) => {
-                if let Some(receiver) = self.receiver_mut(seq, receiver) {
-                    receiver.attempts = receiver.attempts.max(attempts);
-                }
-            }
-            Change::Died(_, _, cause, since_ms) => {
-                self.set_state(seq, receiver, State::Dead { cause, since_ms });
-            }
-            Change::Replayed(_, _, expires_at_ms) => {
-                self.revive(seq, receiver, expires_at_ms);
-            }
-        }
-    }
-
-    /// Reading the log again: the broker had not stopped in order before this, so any message on its way may
-    /// have been in flight. The attempt that nobody knows of is counted, and allowed for.
-    pub fn recover_crash(&mut self) {
-        for message in self.messages.values_mut() {
-            for receiver in &mut message.receivers {
-                if receiver.state.is_pending() {
-                    receiver.attempts += 1;
-                    receiver.attempts_max += 1;
-                }
-            }
-        }
-    }
-
-    /// The log has been read. What had expired by a clock that was wrong is on its way again.
-    pub fn recovered(&mut self, now_ms: u64) {
-        let mut revived = Vec::new();
-        for (&seq, message) in &self.messages {
-            for (number, receiver) in (0..).zip(&message.receivers) {
-                // A death that lies ahead was told by a clock that has been set right since.
-                let was_wrong = matches!(
-                    receiver.state,
-                    State::Dead { cause: Cause::Expired, since_ms } if since_ms > now_ms
-                );
-                if was_wrong && message.expires_at_ms > now_ms {
-                    revived.push((seq, ReceiverNo(number), message.expires_at_ms));
-                }
-            }
-        }
-        for (seq, receiver, expires_at_ms) in revived {
-            self.revive(seq, receiver, expires_at_ms);
-            self.changes.push(Change::Replayed(seq, receiver, expires_at_ms));
-        }
-        self.ids.forget_old(now_ms);
-    }
-
     /// Enters a message. Every receiver begins as settled and is then put into its state, so that all counts
     /// follow from the one place that keeps them.
-    fn enter(&mut self, kept: Kept) {
+    pub(super) fn enter(&mut self, kept: Kept) {
         let seq = kept.seq;
         let receivers = kept.receivers.iter().map(|receiver| Receiver {
             lane: self.lanes.enter(&receiver.service, &kept.name),
@@ -715,12 +411,12 @@ impl Deliveries {
         self.forget_if_settled(seq);
     }
 
-    fn state(&self, seq: Seq, receiver: ReceiverNo) -> Option<State> {
+    pub(super) fn state(&self, seq: Seq, receiver: ReceiverNo) -> Option<State> {
         let message = self.messages.get(&seq)?;
         Some(message.receivers.get(usize::from(receiver.0))?.state)
     }
 
-    fn receiver_mut(&mut self, seq: Seq, receiver: ReceiverNo) -> Option<&mut Receiver> {
+    pub(super) fn receiver_mut(&mut self, seq: Seq, receiver: ReceiverNo) -> Option<&mut Receiver> {
         self.messages
             .get_mut(&seq)?
             .receivers
@@ -732,7 +428,7 @@ impl Deliveries {
     }
 
     /// The one place where a state changes: timers, windows, lanes and depths follow from the old and the new.
-    fn set_state(&mut self, seq: Seq, number: ReceiverNo, new: State) {
+    pub(super) fn set_state(&mut self, seq: Seq, number: ReceiverNo, new: State) {
         let Some(message) = self.messages.get_mut(&seq) else {
             return;
         };
@@ -842,7 +538,7 @@ impl Deliveries {
     }
 
     /// A dead letter is on its way again, with as many attempts as a new message has.
-    fn revive(&mut self, seq: Seq, number: ReceiverNo, expires_at_ms: u64) -> bool {
+    pub(super) fn revive(&mut self, seq: Seq, number: ReceiverNo, expires_at_ms: u64) -> bool {
         if !matches!(self.state(seq, number), Some(State::Dead { .. })) {
             return false;
         }
@@ -861,20 +557,20 @@ impl Deliveries {
         true
     }
 
-    fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
+    pub(super) fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
         self.set_state(seq, receiver, State::Settled);
         self.changes.push(Change::Dropped(seq, receiver));
         self.forget_if_settled(seq);
     }
 
-    fn forget_if_settled(&mut self, seq: Seq) {
+    pub(super) fn forget_if_settled(&mut self, seq: Seq) {
         if self.messages.get(&seq).is_some_and(Message::is_settled) {
             self.forget(seq);
             self.forgotten.push(seq);
         }
     }
 
-    fn forget(&mut self, seq: Seq) {
+    pub(super) fn forget(&mut self, seq: Seq) {
         let Some(message) = self.messages.get(&seq) else {
             return;
         };

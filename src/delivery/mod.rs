@@ -8,10 +8,14 @@ mod deliveries;
 mod ids;
 mod lane;
 mod message;
+mod operator;
+mod ports;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
-pub use deliveries::{Admitted, Bounds, Deliveries, Full, GivenUp, NewMessage, Outgoing, QueueDepth};
+pub use deliveries::Deliveries;
 pub use message::{
     Cause, Change, DeadLetter, DeliveryTerms, InstanceId, Kept, KeptReceiver, ReceiverNo, Seq,
 };
+pub use ports::{Admitted, Bounds, Full, GivenUp, NewMessage, Outgoing, QueueDepth};

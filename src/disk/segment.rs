@@ -12,7 +12,7 @@ pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"EXOCOMLG";
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

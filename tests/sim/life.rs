@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use exocom::delivery::{
-    Admitted, Bounds, Cause, DeliveryTerms, InstanceId, NewMessage, Outgoing, ReceiverNo, Seq,
-};
+use exocom::delivery::{Bounds, DeliveryTerms, InstanceId, Outgoing, Seq};
 use exocom::disk::store::{Store, StoreConfig};
 use exocom::policy::Kind;
 
 use crate::disk::{Disk, Faults};
+use crate::model::{Held, Known, Totals};
 use crate::random::Random;
 
 const SEGMENT_BYTES: u64 = 4096;
@@ -19,7 +18,7 @@ const STEPS: u64 = 250;
 const HOUR_MS: u64 = 3_600_000;
 const YEAR_MS: u64 = 365 * 24 * HOUR_MS;
 
-const CONFIG: StoreConfig = StoreConfig {
+pub(crate) const CONFIG: StoreConfig = StoreConfig {
     bounds: Bounds {
         messages_max: 60,
         bytes_max: 16 << 10,
@@ -33,7 +32,7 @@ const CONFIG: StoreConfig = StoreConfig {
     cache_bytes_max: 1024,
 };
 
-const TERMS: DeliveryTerms = DeliveryTerms {
+pub(crate) const TERMS: DeliveryTerms = DeliveryTerms {
     kind: Kind::Event,
     attempt_ms_max: 5_000,
     attempts_max: 3,
@@ -43,120 +42,30 @@ const TERMS: DeliveryTerms = DeliveryTerms {
 };
 
 /// Each message name and the services that receive it.
-const NAMES: [(&str, &[&str]); 3] = [("a.one", &["x"]), ("a.two", &["x", "y"]), ("b", &["y", "z"])];
-const SENDERS: [&str; 2] = ["web", "shop"];
-const SERVICES: [&str; 3] = ["x", "y", "z"];
-
-/// What happened, over many lives: a check that the lives were worth living.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Totals {
-    stored: u64,
-    delivered: u64,
-    redelivered: u64,
-    acknowledged: u64,
-    dead: u64,
-    duplicates: u64,
-    refused: u64,
-    disk_full: u64,
-    crashes: u64,
-    power_cuts: u64,
-    failed_stops: u64,
-    cuts: u64,
-    removed_segments: u64,
-}
-
-impl Totals {
-    pub(crate) const fn add(&mut self, other: &Self) {
-        self.stored += other.stored;
-        self.delivered += other.delivered;
-        self.redelivered += other.redelivered;
-        self.acknowledged += other.acknowledged;
-        self.dead += other.dead;
-        self.duplicates += other.duplicates;
-        self.refused += other.refused;
-        self.disk_full += other.disk_full;
-        self.crashes += other.crashes;
-        self.power_cuts += other.power_cuts;
-        self.failed_stops += other.failed_stops;
-        self.cuts += other.cuts;
-        self.removed_segments += other.removed_segments;
-    }
-
-    pub(crate) fn check(&self, seeds: u64) {
-        let all = [
-            self.stored / 20,
-            self.delivered / 20,
-            self.redelivered,
-            self.acknowledged / 10,
-            self.dead,
-            self.crashes,
-        ];
-        assert!(all.iter().all(|count| *count >= seeds), "{self:?}");
-        let some = [
-            self.duplicates,
-            self.refused,
-            self.disk_full,
-            self.power_cuts,
-            self.failed_stops,
-            self.cuts,
-            self.removed_segments,
-        ];
-        assert!(some.iter().all(|count| *count >= seeds / 20), "{self:?}");
-    }
-}
-
-/// A message, as the model knows it.
-#[derive(Debug)]
-struct Known {
-    sender: &'static str,
-    name: &'static str,
-    id: Option<u64>,
-    at_ms: u64,
-    /// The publisher was told that it is stored.
-    is_promised: bool,
-    seq: Seq,
-    receivers: Vec<KnownReceiver>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct KnownReceiver {
-    /// The last attempt that was seen.
-    attempt: u32,
-    /// Acknowledged, after so many unclean starts.
-    acknowledged_after: Option<u64>,
-    /// A dead letter, written down.
-    is_dead: bool,
-    is_dropped: bool,
-    /// It was given up once, so it is late when it comes after all.
-    is_late: bool,
-}
-
-/// An attempt that an instance has.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    outgoing: Outgoing,
-    nonce: usize,
-}
+pub(crate) const NAMES: [(&str, &[&str]); 3] =
+    [("a.one", &["x"]), ("a.two", &["x", "y"]), ("b", &["y", "z"])];
+pub(crate) const SENDERS: [&str; 2] = ["web", "shop"];
+pub(crate) const SERVICES: [&str; 3] = ["x", "y", "z"];
 
 pub(crate) struct Life {
-    random: Random,
-    disk: Disk,
-    store: Option<Store<Disk>>,
-    now_ms: u64,
-    known: Vec<Known>,
-    by_id: BTreeMap<(&'static str, u64), usize>,
+    pub(crate) random: Random,
+    pub(crate) disk: Disk,
+    pub(crate) store: Option<Store<Disk>>,
+    pub(crate) now_ms: u64,
+    pub(crate) known: Vec<Known>,
+    pub(crate) by_id: BTreeMap<(&'static str, u64), usize>,
     /// Published, and not committed yet.
-    uncommitted: Vec<usize>,
-    instances: BTreeMap<u64, &'static str>,
-    next_instance: u64,
-    epoch: u64,
-    held: Vec<Held>,
-    first_attempts: BTreeMap<(&'static str, &'static str, &'static str), Seq>,
-    totals: Totals,
+    pub(crate) uncommitted: Vec<usize>,
+    pub(crate) instances: BTreeMap<u64, &'static str>,
+    pub(crate) next_instance: u64,
+    pub(crate) epoch: u64,
+    pub(crate) held: Vec<Held>,
+    pub(crate) first_attempts: BTreeMap<(&'static str, &'static str, &'static str), Seq>,
+    pub(crate) totals: Totals,
     /// Starts after which what was not written down is forgotten.
-    unclean_starts: u64,
-    trace: String,
-    verdict: Result<(), String>,
+    pub(crate) unclean_starts: u64,
+    pub(crate) trace: String,
+    pub(crate) verdict: Result<(), String>,
 }
 
 impl Life {
@@ -204,11 +113,11 @@ impl Life {
         self.totals
     }
 
-    fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.trace, "{} {line}", self.now_ms).unwrap();
     }
 
-    fn blame(&mut self, what: String) {
+    pub(crate) fn blame(&mut self, what: String) {
         self.say(&format!("WRONG: {what}"));
         if self.verdict.is_ok() {
             self.verdict = Err(what);
@@ -303,7 +212,7 @@ impl Life {
         }
     }
 
-    fn with_store<R>(&mut self, act: impl FnOnce(&mut Store<Disk>) -> R) -> R {
+    pub(crate) fn with_store<R>(&mut self, act: impl FnOnce(&mut Store<Disk>) -> R) -> R {
         act(self.store.as_mut().expect("the broker runs"))
     }
 
@@ -379,89 +288,14 @@ impl Life {
         self.with_store(|store| store.handle_gone(InstanceId(gone), now_ms));
     }
 
-    fn publish(&mut self) {
-        let (name, services) = *self.random.pick(&NAMES).unwrap();
-        let sender = *self.random.pick(&SENDERS).unwrap();
-        let id = self.random.once_in(4).then(|| self.random.below(12));
-        let nonce = self.known.len();
-        let size = usize::try_from(self.random.below(300)).unwrap();
-        let payload = format!("{nonce}:{}", "x".repeat(size)).into_bytes();
-        let receivers: Vec<Arc<str>> = services.iter().map(|&service| service.into()).collect();
-        let id_text: Option<Arc<str>> = id.map(|id| id.to_string().into());
-        let new = NewMessage {
-            sender: &sender.into(),
-            name: &name.into(),
-            terms: TERMS,
-            receivers: &receivers,
-            id: id_text.as_ref(),
-            bytes: payload.len() + 200,
-        };
-        let now_ms = self.now_ms;
-        let published = self.with_store(|store| store.publish(&new, Box::default(), payload.into(), now_ms));
-        self.say(&format!(
-            "{sender} publishes {name} as {nonce}, id {id:?}: {published:?}"
-        ));
-        match published {
-            Ok(Ok(Admitted::New(seq))) => {
-                self.check_id_is_new(sender, id);
-                self.known.push(Known {
-                    sender,
-                    name,
-                    id,
-                    at_ms: now_ms,
-                    is_promised: false,
-                    seq,
-                    receivers: vec![KnownReceiver::default(); services.len()],
-                });
-                self.uncommitted.push(nonce);
-                self.totals.stored += 1;
-                self.check_bounds();
-            }
-            Ok(Ok(Admitted::Duplicate(seq))) => {
-                self.totals.duplicates += 1;
-                let is_known = self
-                    .known
-                    .iter()
-                    .any(|known| known.seq == seq && known.sender == sender && known.id == id);
-                if !is_known {
-                    self.blame(format!("{seq} is taken for a duplicate of nothing"));
-                }
-            }
-            Ok(Err(exocom::disk::store::NotStored::Disk)) => self.totals.disk_full += 1,
-            Ok(Err(_)) => self.totals.refused += 1,
-            Err(error) => self.fail(&error.to_string()),
-        }
-    }
-
-    /// What was let in fits. A crash may bring back more, whose acknowledgements it took.
-    fn check_bounds(&mut self) {
-        let (messages, bytes) =
-            self.with_store(|store| (store.deliveries().len(), store.deliveries().bytes()));
-        if messages > CONFIG.bounds.messages_max || bytes > CONFIG.bounds.bytes_max {
-            self.blame(format!("the store has {messages} messages of {bytes} bytes"));
-        }
-    }
-
-    /// A promised message with this id, within the window by any clock, must have been found again.
-    fn check_id_is_new(&mut self, sender: &'static str, id: Option<u64>) {
-        let Some(id) = id else { return };
-        let now_ms = self.now_ms;
-        if let Some(&nonce) = self.by_id.get(&(sender, id)) {
-            let at_ms = self.known[nonce].at_ms;
-            if now_ms >= at_ms && now_ms - at_ms < CONFIG.bounds.ids_window_ms {
-                self.blame(format!("{nonce} was forgotten as the first with id {id}"));
-            }
-        }
-    }
-
     /// The broker cannot go on, and starts again.
-    fn fail(&mut self, error: &str) {
+    pub(crate) fn fail(&mut self, error: &str) {
         self.say(&format!("stops: {error}"));
         self.totals.failed_stops += 1;
         self.crash();
     }
 
-    fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         if self.verdict.is_err() {
             return;
         }
@@ -495,7 +329,7 @@ impl Life {
     }
 
     /// A turn of the broker's own task: write down, then send.
-    fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let now_ms = self.now_ms;
         self.with_store(|store| store.handle_time(now_ms));
         self.commit();
@@ -597,100 +431,7 @@ impl Life {
         true
     }
 
-    /// An instance does something about a message that it has.
-    fn receive(&mut self) {
-        let Some(place) = (!self.held.is_empty())
-            .then(|| usize::try_from(self.random.below(self.held.len() as u64)).unwrap())
-        else {
-            return self.turn();
-        };
-        let Held { outgoing, nonce } = self.held[place];
-        let Outgoing {
-            seq, receiver, to, ..
-        } = outgoing;
-        let now_ms = self.now_ms;
-        match self.random.below(20) {
-            0..=11 => {
-                self.held.remove(place);
-                let settled = self.with_store(|store| store.handle_ack(seq, receiver));
-                self.say(&format!("{to:?} acknowledges {nonce}: {settled}"));
-                if settled {
-                    self.totals.acknowledged += 1;
-                    let unclean_starts = self.unclean_starts;
-                    self.known[nonce].receivers[usize::from(receiver.0)].acknowledged_after =
-                        Some(unclean_starts);
-                }
-            }
-            12..=14 => {
-                self.held.remove(place);
-                let delay_ms = self.random.once_in(2).then(|| self.random.below(3_000));
-                self.say(&format!("{to:?} refuses {nonce} for {delay_ms:?}"));
-                self.with_store(|store| store.handle_nak(seq, receiver, to, delay_ms, now_ms));
-            }
-            15 | 16 => {
-                self.say(&format!("{to:?} is still at {nonce}"));
-                self.with_store(|store| store.handle_progress(seq, receiver, to, now_ms));
-            }
-            17 => {
-                self.held.remove(place);
-                self.say(&format!("{to:?} refuses {nonce} for good"));
-                self.with_store(|store| store.handle_term(seq, receiver, to, now_ms));
-            }
-            _ => {
-                self.say(&format!("{to:?} forgets {nonce}"));
-                self.held.remove(place);
-            }
-        }
-    }
-
-    /// The operator replays or drops a dead letter, or purges a queue.
-    fn operate(&mut self) {
-        // What is promised to an operator is in force after a commit.
-        self.commit();
-        if self.verdict.is_err() {
-            return;
-        }
-        let dead: Vec<_> = self.with_store(|store| store.dead_letters().collect());
-        let now_ms = self.now_ms;
-        if let Some(letter) = self.random.pick(&dead).cloned() {
-            let (seq, receiver) = (letter.seq, letter.receiver);
-            let nonce = self.nonce_of(seq);
-            let replays = self.random.once_in(2);
-            self.say(&format!("the operator: {seq} {receiver:?}, replay {replays}"));
-            if replays {
-                self.with_store(|store| store.replay(seq, receiver, now_ms));
-                let state = &mut self.known[nonce].receivers[usize::from(receiver.0)];
-                (state.is_dead, state.is_late) = (false, true);
-            } else {
-                self.with_store(|store| store.drop_dead(seq, receiver));
-                self.known[nonce].receivers[usize::from(receiver.0)].is_dropped = true;
-            }
-        } else if self.random.once_in(4) {
-            let service = *self.random.pick(&SERVICES).unwrap();
-            let purged = self.with_store(|store| store.purge(service));
-            self.say(&format!("the operator purges {service}: {purged:?}"));
-            for (seq, receiver) in purged {
-                let nonce = self.nonce_of(seq);
-                self.known[nonce].receivers[usize::from(receiver.0)].is_dropped = true;
-            }
-        }
-        let crashes = self.totals.crashes;
-        self.commit();
-        if self.totals.crashes != crashes || !self.with_store(|store| store.is_all_written()) {
-            // It never told the operator that it was done: what was to be dropped may come back.
-            for known in &mut self.known {
-                for receiver in &mut known.receivers {
-                    if receiver.is_dropped {
-                        receiver.acknowledged_after = Some(u64::MAX);
-                        receiver.is_dropped = false;
-                        receiver.is_dead = false;
-                    }
-                }
-            }
-        }
-    }
-
-    fn nonce_of(&mut self, seq: Seq) -> usize {
+    pub(crate) fn nonce_of(&mut self, seq: Seq) -> usize {
         let content = loop {
             match self.with_store(|store| store.content(seq)) {
                 Ok(content) => break content.expect("it is held"),
@@ -709,55 +450,6 @@ impl Life {
         match wanted.make(&disk) {
             Ok(made) => self.with_store(|store| store.provide(made)),
             Err(error) => self.say(&format!("cannot prepare a segment: {error}")),
-        }
-    }
-
-    fn check_windows(&mut self) {
-        let depths: Vec<_> = self.with_store(|store| {
-            let depths = store
-                .depths()
-                .map(|(service, depth)| (Arc::clone(service), *depth));
-            depths.collect()
-        });
-        for (service, depth) in depths {
-            let instances = self.instances.values().filter(|name| ***name == *service).count();
-            if depth.in_flight > instances * CONFIG.bounds.window_messages_max {
-                self.blame(format!("{service} has {} in flight", depth.in_flight));
-            }
-        }
-    }
-
-    /// What is a dead letter now, and written down.
-    fn note_dead_letters(&mut self) {
-        if !self.with_store(|store| store.is_all_written()) {
-            return;
-        }
-        let dead: Vec<_> = self.with_store(|store| store.dead_letters().collect());
-        for letter in dead {
-            // One that has expired comes back when the clock was wrong.
-            if letter.cause != Cause::Expired {
-                let nonce = self.nonce_of(letter.seq);
-                self.known[nonce].receivers[usize::from(letter.receiver.0)].is_dead = true;
-            }
-        }
-    }
-
-    fn check_dead_letters_are_there(&mut self) {
-        let dead: BTreeSet<_> = self.with_store(|store| {
-            let dead = store.dead_letters().map(|letter| (letter.seq, letter.receiver));
-            dead.collect()
-        });
-        let mut lost = Vec::new();
-        for (nonce, known) in self.known.iter().enumerate() {
-            for (number, receiver) in (0..).zip(&known.receivers) {
-                let is_there = dead.contains(&(known.seq, ReceiverNo(number)));
-                if receiver.is_dead && !receiver.is_dropped && !is_there {
-                    lost.push(nonce);
-                }
-            }
-        }
-        if !lost.is_empty() {
-            self.blame(format!("dead letters lost: {lost:?}"));
         }
     }
 
@@ -792,33 +484,5 @@ impl Life {
         }
         self.commit();
         self.prove();
-    }
-
-    fn prove(&mut self) {
-        let dead: BTreeSet<_> = self.with_store(|store| {
-            let dead = store.dead_letters().map(|letter| (letter.seq, letter.receiver));
-            dead.collect()
-        });
-        let mut lost = Vec::new();
-        for (nonce, known) in self
-            .known
-            .iter()
-            .enumerate()
-            .filter(|(_, known)| known.is_promised)
-        {
-            for (number, receiver) in (0..).zip(&known.receivers) {
-                let is_dead = dead.contains(&(known.seq, ReceiverNo(number)));
-                if receiver.acknowledged_after.is_none() && !receiver.is_dropped && !is_dead {
-                    lost.push((nonce, number));
-                }
-            }
-        }
-        if !lost.is_empty() {
-            self.blame(format!("promised and lost: {lost:?}"));
-        }
-        let pending: usize = self.with_store(|store| store.depths().map(|(_, depth)| depth.pending).sum());
-        if pending > 0 {
-            self.blame(format!("{pending} deliveries hang"));
-        }
     }
 }

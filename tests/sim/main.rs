@@ -11,8 +11,10 @@
 )]
 
 mod damage;
+mod deeds;
 mod disk;
 mod life;
+mod model;
 mod random;
 
 use life::Life;
@@ -31,7 +33,7 @@ fn nothing_acknowledged_is_lost() {
     }
     let seeds = number("EXOCOM_SIM_SEEDS").unwrap_or(SEEDS);
     let first = number("EXOCOM_SIM_FIRST").unwrap_or(0);
-    let mut totals = life::Totals::default();
+    let mut totals = model::Totals::default();
     for seed in first..first + seeds {
         let life = std::panic::catch_unwind(|| Life::live(seed))
             .unwrap_or_else(|_| panic!("seed {seed} panicked; EXOCOM_SIM_SEED={seed} replays it"));
