@@ -1,3 +1,5 @@
+//! The deliveries against a small world of live instances and a clock of its own; no file and no socket.
+
 use std::sync::Arc;
 
 use super::*;
