@@ -15,6 +15,8 @@ mod clients_rust;
 mod documents;
 mod hostile;
 mod late_replies;
+mod nats_server;
+mod oracle;
 mod pages;
 #[cfg(target_os = "linux")]
 mod partitions;
