@@ -14,12 +14,14 @@ mod clients_python;
 mod clients_rust;
 mod documents;
 mod hostile;
+mod identity;
 mod late_replies;
 mod nats_server;
 mod oracle;
 mod pages;
 #[cfg(target_os = "linux")]
 mod partitions;
+mod pki;
 mod relay_js;
 mod relay_rust;
 mod relays_together;

@@ -72,7 +72,6 @@ fn named(error: &Error) -> (&'static str, &'static str) {
                 "revoked",
                 "a CRL lists this certificate or one of its issuers as revoked",
             ),
-            C::UnhandledCriticalExtension => ("critical-extension", ""),
             C::UnknownIssuer => (
                 "unknown-issuer",
                 "the chain does not end at a root that is bound to its trust domain",
@@ -98,6 +97,7 @@ fn named(error: &Error) -> (&'static str, &'static str) {
                 "eku-client-auth",
                 "expected an extendedKeyUsage with clientAuth in the whole chain",
             ),
+            C::Other(error) => named_by_webpki(&error.to_string()),
             _ => ("chain", ""),
         },
         Error::InvalidCertRevocationList(_) => ("crl-invalid", ""),
@@ -112,6 +112,34 @@ fn named(error: &Error) -> (&'static str, &'static str) {
             "expected a TLS handshake first; tell the client to use TLS first, without plaintext",
         ),
         _ => ("tls", ""),
+    }
+}
+
+/// The rule behind an error of webpki that rustls passes on without a name of its own, by webpki's.
+fn named_by_webpki(error: &str) -> (&'static str, &'static str) {
+    match error {
+        "CaUsedAsEndEntity" => (
+            "ca-certificate",
+            "expected a leaf, came a CA certificate (basicConstraints CA:TRUE)",
+        ),
+        "EndEntityUsedAsCa" => (
+            "issuer-not-ca",
+            "an issuer of this chain is no CA (basicConstraints CA:TRUE)",
+        ),
+        "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => (
+            "path-length",
+            "the chain is longer than its root, one of its intermediates or this broker allows",
+        ),
+        "NameConstraintViolation" => (
+            "name-constraints",
+            "an issuer's name constraints do not allow the leaf's names; constraints on URIs cannot be used, since \
+             no name could meet them",
+        ),
+        "UnsupportedCriticalExtension" => (
+            "critical-extension",
+            "a certificate of this chain has a critical extension that is not known here",
+        ),
+        _ => ("chain", ""),
     }
 }
 
