@@ -173,7 +173,8 @@ class Connection {
         { messageName: name },
       );
     }
-    if (this.#unconfirmedBytes + bytes > limits.UNCONFIRMED_BYTES_MAX) {
+    const cost = bytes + subject.length + limits.MESSAGE_OVERHEAD_BYTES;
+    if (this.#unconfirmedBytes + cost > limits.UNCONFIRMED_BYTES_MAX) {
       throw new ExoError('overloaded', `${name}: not sent, since ExoCom takes the bytes more slowly than they come`, {
         messageName: name,
       });
@@ -183,7 +184,7 @@ class Connection {
     } catch {
       throw closed(name);
     }
-    this.#unconfirmedBytes += bytes;
+    this.#unconfirmedBytes += cost;
     if (!this.#isConfirming && this.#unconfirmedBytes >= limits.CONFIRM_EVERY_BYTES) this.#confirmBytes();
   }
 

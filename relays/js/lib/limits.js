@@ -52,6 +52,9 @@ module.exports = Object.freeze({
   /** Bytes sent that the broker has not confirmed yet: past it, sending is refused. */
   UNCONFIRMED_BYTES_MAX: 16 << 20,
 
+  /** What a message is counted as beyond its payload and names, in bytes: an empty one is not free. */
+  MESSAGE_OVERHEAD_BYTES: 64,
+
   /** Bytes sent after which the broker is asked to confirm them. */
   CONFIRM_EVERY_BYTES: 256 << 10,
 

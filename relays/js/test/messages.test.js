@@ -358,6 +358,15 @@ test('sending faster than ExoCom takes it is refused, not kept in memory', async
   assert.equal(asker.errors.length, 40 - 16);
   await asker.flush();
   await asker.publish('news.local', payload);
+
+  // Messages without a payload are bounded, too.
+  asker.errors.length = 0;
+  const name = `news.${'x'.repeat(200)}`;
+  for (let count = 0; count < 80_000; count += 1) asker.send(name);
+  await until('errors', () => asker.errors.length > 0);
+  assert.equal(asker.errors[0].reason, 'overloaded');
+  await asker.flush();
+  await asker.publish('news.local', payload);
 });
 
 test('what callbacks throw is an uncaught exception of the program, and the relay goes on', async (t) => {
