@@ -11,12 +11,12 @@ use clap::Args;
 use crate::cli::authority::{Authority, Issue};
 use crate::cli::inventory;
 use crate::cli::say;
-use crate::cli::serve::{read_config, runtime, serve_until_signal};
+use crate::cli::serve::{Signals, read_config, runtime, serve_until};
 use crate::net::clock::Clock;
 use crate::policy::Policy;
 use crate::serve::{Server, load_policy};
 
-/// Runs a broker for a laptop or a test.
+/// Run a broker for a laptop or a test, with certificates for everybody in the policy
 #[derive(Debug, Args)]
 #[command(
     long_about = "Runs a broker for a laptop or a test: makes certificates for every service and operator of the \
@@ -46,6 +46,7 @@ pub struct DevArgs {
 pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let folder = Folder::open(args.dir.as_deref())?;
     runtime()?.block_on(async {
+        let signals = Signals::new()?;
         let server = start(&args.policy, args.listen, folder.path()).await?;
         let address = server
             .addresses()
@@ -59,11 +60,11 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
         if let Err(error) = shown {
             tracing::debug!(%error, "standard output is closed");
         }
-        serve_until_signal(server).await
+        serve_until(signals, server).await
     })
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let remedy = |_| "write an IP address and a port, such as 127.0.0.1:4222 or [::1]:4222".to_owned();
     text.parse().map_err(remedy)
 }

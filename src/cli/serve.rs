@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::serve::Server;
 
-/// Runs the broker.
+/// Run the broker
 #[derive(Debug, Args)]
 #[command(
     long_about = "Runs the broker in the foreground until SIGTERM or Ctrl-C.\n\n\
@@ -33,8 +33,9 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = read_config(&args.config)?;
     runtime()?.block_on(async {
+        let signals = Signals::new()?;
         let server = Server::start(config).await?;
-        serve_until_signal(server).await
+        serve_until(signals, server).await
     })
 }
 
@@ -68,21 +69,55 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Serves until SIGTERM or SIGINT, reloads on SIGHUP; a second signal ends at once.
-pub(super) async fn serve_until_signal(server: Server) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = hang_up.recv() => server.reload(),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+pub(super) async fn serve_until(mut signals: Signals, server: Server) -> anyhow::Result<ExitCode> {
+    while signals.next().await == Asked::Reload {
+        server.reload();
     }
     tokio::select! {
         () = server.stop() => {}
-        _ = terminate.recv() => tracing::warn!("second signal: stopped at once"),
-        _ = interrupt.recv() => tracing::warn!("second signal: stopped at once"),
+        () = signals.end() => tracing::warn!("second signal: stopped at once"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that a command waits for, from the moment that this is made. A command makes it before it says
+/// that it is ready: whoever reads that may send one at once.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGTERM or SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let wait_for = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self {
+            terminate: wait_for(SignalKind::terminate())?,
+            interrupt: wait_for(SignalKind::interrupt())?,
+            hang_up: wait_for(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn end(&mut self) {
+        while self.next().await != Asked::End {}
+    }
 }
