@@ -201,3 +201,15 @@ pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 
 /// A `Nats-Msg-Id`, in bytes: room for any UUID, digest or URL that somebody uses as one.
 pub const MSG_ID_BYTES_MAX: usize = 255;
+
+/// From the start of a service of `exocom demo` to its word that it is ready, in milliseconds.
+pub const DEMO_START_MS_MAX: u64 = 20_000;
+
+/// How long a service of `exocom demo` finishes the messages that have come, in milliseconds.
+pub const DEMO_SHUTDOWN_MS_MAX: u64 = 3_000;
+
+/// From the end of a demo service's input to its end, in milliseconds; past it, it is killed.
+pub const DEMO_END_MS_MAX: u64 = 8_000;
+
+/// A line of a demo service's log, in bytes; a longer one is passed on in parts.
+pub const DEMO_LINE_BYTES_MAX: u64 = 8 << 10;

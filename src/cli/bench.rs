@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::{self, Fixture, Options, PAYLOAD_BYTES_MIN, Scenario, Target, Tls};
 use crate::limits::PAYLOAD_BYTES_MAX;
 
-/// Measures a broker under load, and checks what it delivers.
+/// Measure a broker under load, and check what it delivers
 #[derive(Debug, Args)]
 #[command(
     long_about = "Measures a broker under load, and checks what it delivers: that every message arrives once, in \

@@ -3,6 +3,8 @@
 pub mod authority;
 pub mod bench;
 pub mod certs;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod dev;
 pub mod inventory;
 pub mod policy;
@@ -25,11 +27,7 @@ use crate::net::clock::Clock;
     long_about = "ExoCom is a message broker for services that prove who they are by their certificates.\n\n\
         It decides each message against one policy file, delivers it to the services that may receive it, and \
         speaks the NATS client protocol over mutual TLS, so that every NATS client can be a relay.",
-    after_help = "Start here:\n  \
-        exocom demo                               the todo application, on http://127.0.0.1:3000\n  \
-        exocom dev --policy policies/todo.toml    a broker for your laptop, with all certificates\n  \
-        exocom help serve                         a broker for production\n\n\
-        Exit codes: 0 done, 1 refused or failed, 2 wrong usage"
+    after_help = start_here()
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -42,6 +40,20 @@ pub struct Cli {
     log_format: LogFormat,
 }
 
+fn start_here() -> String {
+    let demo = if cfg!(feature = "demo") {
+        "exocom demo                               the todo application, on http://127.0.0.1:3000\n  "
+    } else {
+        ""
+    };
+    format!(
+        "Start here:\n  {demo}\
+        exocom dev --policy policies/todo.toml    a broker for your laptop, with all certificates\n  \
+        exocom help serve                         a broker for production\n\n\
+        Exit codes: 0 done, 1 refused or failed, 2 wrong usage"
+    )
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
     /// For people
@@ -50,20 +62,21 @@ enum LogFormat {
     Json,
 }
 
+/// The commands. What each is for stands with its arguments: a comment here would hide the longer text there.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker
     Serve(serve::ServeArgs),
-    /// Show what a running broker does: connections, flows, counts
     Status(status::StatusArgs),
     /// Check a policy
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Make certificates for development
     Certs(certs::CertsArgs),
-    /// Run a broker for a laptop or a test, with certificates for everybody in the policy
     Dev(dev::DevArgs),
-    /// Measure a broker under load, and check what it delivers
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoService(demo::service::ServiceArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -81,19 +94,26 @@ impl Cli {
             }
             Command::Certs(args) => certs::run(&args, Clock::unix_s(), &mut out, &mut err),
             Command::Dev(args) => dev::run(&args),
+            #[cfg(feature = "demo")]
+            Command::Demo(ref args) => demo::run(args, &self.log_options()),
+            #[cfg(feature = "demo")]
+            Command::DemoService(args) => demo::service::run(&args),
             Command::Bench(args) => bench::run(&args, &mut out),
         }
     }
 
     /// The log goes to standard error: standard output belongs to what a command answers.
     fn start_log(&self) {
-        let level = match self.verbose {
-            0 => "info",
-            1 => "debug",
+        let level = match self.verbose.saturating_add(self.usual_verbosity()) {
+            0 => "warn",
+            1 => "info",
+            2 => "debug",
             _ => "trace",
         };
-        let filter = tracing_subscriber::EnvFilter::try_from_env("EXOCOM_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,exocom={level}")));
+        let filter = tracing_subscriber::EnvFilter::try_from_env("EXOCOM_LOG").unwrap_or_else(|_| {
+            let ours = ["exocom", "exocom_todo", "exorelay"].map(|part| format!("{part}={level}"));
+            tracing_subscriber::EnvFilter::new(format!("warn,{}", ours.join(",")))
+        });
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -103,6 +123,26 @@ impl Cli {
             LogFormat::Text => log.init(),
             LogFormat::Json => log.json().init(),
         }
+    }
+
+    /// A broker tells who comes and goes; what the demo shows should not scroll away.
+    fn usual_verbosity(&self) -> u8 {
+        match self.command {
+            #[cfg(feature = "demo")]
+            Command::Demo(_) | Command::DemoService(_) => 0,
+            _ => 1,
+        }
+    }
+
+    /// For the processes that the demo starts.
+    #[cfg(feature = "demo")]
+    fn log_options(&self) -> demo::LogOptions {
+        let is_text = matches!(self.log_format, LogFormat::Text);
+        let mut arguments = vec!["-v".to_owned(); self.verbose.into()];
+        if !is_text {
+            arguments.extend(["--log-format".to_owned(), "json".to_owned()]);
+        }
+        demo::LogOptions { arguments, is_text }
     }
 }
 

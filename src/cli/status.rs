@@ -10,7 +10,7 @@ use clap::Args;
 use crate::cli::serve::{read_config, runtime};
 use crate::console::admin;
 
-/// Shows what a running broker does.
+/// Show what a running broker does: connections, flows, counts
 #[derive(Debug, Args)]
 #[command(
     long_about = "Shows what a running broker does: its policy, its connections, and its flows with their \

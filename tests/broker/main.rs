@@ -12,6 +12,8 @@ mod cli;
 mod clients_js;
 mod clients_python;
 mod clients_rust;
+#[cfg(feature = "demo")]
+mod demo;
 mod documents;
 mod hostile;
 mod identity;

@@ -58,14 +58,19 @@ pub async fn web(
     ended.map_err(|error| error.to_string())
 }
 
-/// Keeps todos until `stop`.
+/// Keeps todos until `stop`. `ready` is called when it does.
 ///
 /// # Errors
 /// What a person should read.
-pub async fn todos(relay: &ExoRelay, stop: impl Future<Output = ()>) -> Result<(), String> {
+pub async fn todos(
+    relay: &ExoRelay,
+    ready: impl FnOnce() -> io::Result<()>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
     crate::todos::serve(relay)
         .await
         .map_err(|error| error.to_string())?;
+    ready().map_err(|error| format!("cannot say that the service is ready: {error}"))?;
     stop.await;
     relay.shutdown().await.map_err(|error| error.to_string())
 }

@@ -224,7 +224,8 @@ fn problem(error: &Error) -> Problem {
         ),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "That did not work.".to_owned()),
     };
-    if status.is_server_error() || status == StatusCode::FORBIDDEN {
+    // The relay tells of denials by itself.
+    if status.is_server_error() {
         tracing::warn!(%error, "a request of the page failed");
     }
     Problem {

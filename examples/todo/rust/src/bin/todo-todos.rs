@@ -15,8 +15,6 @@ fn main() -> ExitCode {
             .connect()
             .await
             .map_err(|error| error.to_string())?;
-        relay.online().await.map_err(|error| error.to_string())?;
-        say("Todo service online").map_err(|error| error.to_string())?;
-        todos(&relay, stop).await
+        todos(&relay, || say("Todo service running"), stop).await
     })
 }
