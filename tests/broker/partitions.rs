@@ -4,15 +4,15 @@
 //! Needs root and Debian's iproute2. Without root it is skipped, with a word.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::json;
 
 use crate::support::{EXOCOM, PATIENCE, has, wait_for};
 
@@ -77,29 +77,31 @@ fn the_zones_cannot_reach_each_other() {
 #[test]
 fn the_todo_application_works_across_partitions() {
     let Some(broker) = Broker::start() else { return };
-    let keeper = broker.run("data", "todos", keep_todos);
-    let web = broker.run("dmz", "web", |web, ready| async move {
-        let mut events = web.subscribe("todos.created").await.expect("web may receive it");
-        web.flush().await.expect("the broker answers");
-        ready.send(()).expect("the test waits");
-        let ask = async |name: &'static str, payload: &'static str| {
-            let answer = web.request(name, Bytes::from(payload)).await;
-            answer.unwrap_or_else(|error| panic!("{name}: {error}")).payload
-        };
-        assert_eq!(ask("todos.list", "").await, "[]");
-        assert_eq!(ask("todos.create", "milk").await, "made for web");
-        assert_eq!(ask("todos.create", "bread").await, "made for web");
-        assert_eq!(ask("todos.list", "").await, r#"["milk","bread"]"#);
-        for todo in ["milk", "bread"] {
-            let event = tokio::time::timeout(PATIENCE, events.next()).await;
-            let event = event.expect("the event comes").expect("the connection stays");
-            assert_eq!(
-                (event.payload, sender_of(event.headers)),
-                (todo.into(), "todos".to_owned())
-            );
-        }
-    });
-    web.join();
+    let mut todos = broker.run("data", "todos");
+    assert_eq!(todos.line(), "ready");
+    let mut web = broker.run("dmz", "web");
+    let page = web.line();
+    let page = page.strip_prefix("ready ").expect("where the page is follows");
+    let page: SocketAddr = page.parse().expect("it is an address");
+    let browse = |request: &str| broker.browse("dmz", page, request);
+
+    let empty = browse("GET / HTTP/1.0\r\n\r\n");
+    assert!(
+        empty.starts_with("HTTP/1.0 200 ") && !empty.contains("<li>"),
+        "{empty}"
+    );
+    for title in ["milk", "bread"] {
+        let body = format!("title={title}");
+        let head = "POST /todos HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let answer = browse(&format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+        assert!(answer.starts_with("HTTP/1.0 303 "), "{answer}");
+    }
+    let listed = browse("GET / HTTP/1.0\r\n\r\n");
+    assert!(
+        listed.contains("<li>milk</li>") && listed.contains("<li>bread</li>"),
+        "{listed}"
+    );
+
     let status = broker.status();
     let flow = |sender: &str, message: &str| {
         let flows = status["flows"].as_array().expect("a list");
@@ -109,20 +111,23 @@ fn the_todo_application_works_across_partitions() {
         flow.unwrap_or_else(|| panic!("no flow {message} in {status:#}"))
             .clone()
     };
-    assert_eq!(flow("web", "todos.list")["responses"], 2);
+    assert_eq!(flow("web", "todos.create")["responses"], 2);
     assert_eq!(flow("web", "todos.create")["receiver"], "todos");
     assert_eq!(flow("todos", "todos.created")["messages"], 2);
-    let zones: Vec<_> = status["connections"]
-        .as_array()
-        .expect("a list")
+    let connections = status["connections"].as_array().expect("a list");
+    let zones: Vec<_> = connections
         .iter()
-        .map(|one| &one["zone"])
+        .map(|one| (&one["sender"], &one["zone"]))
         .collect();
-    assert!(
-        zones.iter().all(|zone| *zone == "data" || *zone == "dmz"),
-        "{zones:?}"
+    assert_eq!(
+        zones,
+        [(&json!("todos"), &json!("data")), (&json!("web"), &json!("dmz"))]
     );
-    keeper.stop();
+
+    // A partition has no way round the broker: the page cannot be reached from where the todos are.
+    let outside = SocketAddr::new(broker.partitions.service_address("dmz"), page.port());
+    let data = broker.partitions.namespace("data");
+    assert!(within(&data, || TcpStream::connect_timeout(&outside, UNREACHABLE_WITHIN)).is_err());
 }
 
 #[test]
@@ -149,42 +154,6 @@ fn a_service_in_the_wrong_zone_is_refused() {
     }
     assert!(broker.log().contains("reason=\"wrong-zone\""), "{}", broker.log());
 }
-
-/// The todo service: keeps todos, lists them, and tells of each new one.
-async fn keep_todos(client: async_nats::Client, ready: Ready) {
-    let list = client.queue_subscribe("todos.list", "todos".to_owned()).await;
-    let create = client.queue_subscribe("todos.create", "todos".to_owned()).await;
-    let mut commands = futures_util::stream::select(
-        list.expect("todos may receive it"),
-        create.expect("todos may receive it"),
-    );
-    client.flush().await.expect("the broker answers");
-    ready.send(()).expect("the test waits");
-    let mut todos = Vec::new();
-    while let Some(command) = commands.next().await {
-        let answer = if &*command.subject == "todos.list" {
-            serde_json::to_vec(&todos).expect("texts are JSON")
-        } else {
-            todos.push(String::from_utf8_lossy(&command.payload).into_owned());
-            let event = client.publish("todos.created", command.payload).await;
-            event.expect("the client takes it");
-            format!("made for {}", sender_of(command.headers)).into_bytes()
-        };
-        let reply = command.reply.expect("a request has a reply subject");
-        client
-            .publish(reply, answer.into())
-            .await
-            .expect("the client takes it");
-    }
-}
-
-fn sender_of(headers: Option<async_nats::HeaderMap>) -> String {
-    let headers = headers.expect("ExoCom stamps every message");
-    headers.get("Exo-Sender").expect("with its sender").to_string()
-}
-
-/// Says that a service is ready.
-type Ready = std::sync::mpsc::Sender<()>;
 
 /// ExoCom in a namespace of its own, with a listener for each zone.
 struct Broker {
@@ -253,33 +222,40 @@ impl Broker {
         Some(broker)
     }
 
-    /// Runs a service in a zone's namespace, in a thread of its own. Returns when it says that it is ready, or
-    /// has ended: then `join` and `stop` tell why.
-    fn run<F>(
-        &self,
-        zone: &str,
-        service: &str,
-        main: impl FnOnce(async_nats::Client, Ready) -> F + Send + 'static,
-    ) -> Service
-    where
-        F: Future<Output = ()>,
-    {
-        let namespace = self.partitions.namespace(zone);
-        let connecting = self.connecting(zone, service);
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            enter(&namespace);
-            block_on(async move {
-                let client = connecting.await.expect("the service is in its zone");
-                tokio::select! {
-                    () = main(client, ready) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        is_ready.recv_timeout(PATIENCE).unwrap_or_default();
-        Service { thread, stop }
+    /// Starts a service of the todo application in a zone's namespace.
+    fn run(&self, zone: &str, service: &str) -> Service {
+        let mut process = Command::new("ip")
+            .args(["netns", "exec", &self.partitions.namespace(zone)])
+            .args([EXOCOM, "demo-service", service, "--listen", "0.0.0.0:0"])
+            .env("EXOCOM_HOST", self.partitions.broker_address(zone).to_string())
+            .env("EXOCOM_PORT", "4222")
+            .env("EXOCOM_CA", self.cert("ca.pem"))
+            .env("EXOCOM_CERT", self.cert(&format!("{service}.pem")))
+            .env("EXOCOM_KEY", self.cert(&format!("{service}.key")))
+            // It ends when this does.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip starts it");
+        let output = BufReader::new(process.stdout.take().expect("it was piped"));
+        Service { process, output }
+    }
+
+    /// What a browser in a zone gets from a page that listens there.
+    fn browse(&self, zone: &str, page: SocketAddr, request: &str) -> String {
+        within(&self.partitions.namespace(zone), || {
+            let mut stream =
+                TcpStream::connect((Ipv4Addr::LOCALHOST, page.port())).expect("the page is there");
+            stream
+                .set_read_timeout(Some(PATIENCE))
+                .expect("a socket has this option");
+            stream.write_all(request.as_bytes()).expect("the page takes it");
+            let mut answer = String::new();
+            stream
+                .read_to_string(&mut answer)
+                .expect("the page answers in UTF-8");
+            answer
+        })
     }
 
     /// Whether a service can connect from a zone's namespace to that zone's listener.
@@ -295,16 +271,22 @@ impl Broker {
         zone: &str,
         service: &str,
     ) -> impl Future<Output = Result<async_nats::Client, async_nats::ConnectError>> + Send + 'static {
-        let file = |name: String| -> PathBuf { self.folder.path().join("certs").join(name) };
         let options = async_nats::ConnectOptions::new()
             .require_tls(true)
             .tls_first()
-            .add_root_certificates(file("ca.pem".to_owned()))
-            .add_client_certificate(file(format!("{service}.pem")), file(format!("{service}.key")))
+            .add_root_certificates(self.cert("ca.pem"))
+            .add_client_certificate(
+                self.cert(&format!("{service}.pem")),
+                self.cert(&format!("{service}.key")),
+            )
             .connection_timeout(PATIENCE)
             .request_timeout(Some(PATIENCE));
         let url = format!("tls://{}:4222", self.partitions.broker_address(zone));
         async move { options.connect(url).await }
+    }
+
+    fn cert(&self, name: &str) -> PathBuf {
+        self.folder.path().join("certs").join(name)
     }
 
     fn status(&self) -> serde_json::Value {
@@ -330,23 +312,26 @@ impl Drop for Broker {
     }
 }
 
-/// A service in its thread.
+/// A service in its process.
 struct Service {
-    thread: std::thread::JoinHandle<()>,
-    stop: tokio::sync::oneshot::Sender<()>,
+    process: Child,
+    output: BufReader<ChildStdout>,
 }
 
 impl Service {
-    /// Waits until it has done all it does.
-    fn join(self) {
-        self.thread.join().expect("the service ends well");
-        drop(self.stop);
+    /// The next line of its output.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("it prints text");
+        line.trim_end().to_owned()
     }
+}
 
-    /// Ends it.
-    fn stop(self) {
-        drop(self.stop);
-        self.thread.join().expect("the service ends well");
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 
