@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use crate::support::{EXOCOM, PATIENCE, wait_for};
 
 /// A running demo; it ends when this is dropped.
-struct Demo {
+pub struct Demo {
     child: Child,
     output: Arc<Mutex<String>>,
     page: SocketAddr,
 }
 
 impl Demo {
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
+    pub fn start(dir: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(EXOCOM);
         command
             .args(["demo", "--listen", "127.0.0.1:0", "--dir"])
@@ -49,7 +49,7 @@ impl Demo {
         demo
     }
 
-    fn output(&self) -> String {
+    pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
@@ -69,7 +69,7 @@ impl Demo {
         word.expect("something follows").trim_end_matches('.').to_owned()
     }
 
-    fn todos_pid(&self) -> u32 {
+    pub fn todos_pid(&self) -> u32 {
         self.word_after("todos   process ").parse().expect("a process")
     }
 
@@ -77,11 +77,11 @@ impl Demo {
         self.word_after("web     process ").parse().expect("a process")
     }
 
-    fn get(&self) -> Answer {
+    pub fn get(&self) -> Answer {
         self.ask("GET / HTTP/1.1", "", "")
     }
 
-    fn post(&self, form: &str) -> Answer {
+    pub fn post(&self, form: &str) -> Answer {
         self.post_with(form, "")
     }
 
@@ -141,12 +141,12 @@ impl Drop for Demo {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    text: String,
+pub struct Answer {
+    pub status: u16,
+    pub text: String,
 }
 
-fn signal(process: u32, name: &str) {
+pub fn signal(process: u32, name: &str) {
     let status = Command::new("kill")
         .args(["-s", name, &process.to_string()])
         .status()

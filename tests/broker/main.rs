@@ -29,3 +29,5 @@ mod relay_rust;
 mod relays_together;
 mod smoke;
 mod support;
+#[cfg(feature = "demo")]
+mod tour;
