@@ -10,7 +10,7 @@ import test from "node:test";
 
 import { chromium } from "playwright-core";
 
-import { startBroker, startTodos, startTutorial, startWeb } from "./todo.mjs";
+import { startBroker, startDemo, startTodos, startTutorial, startWeb } from "./todo.mjs";
 
 const PATIENCE_MS = 30_000;
 const HOSTILE = `<img src=x onerror="document.title='run'"><script>document.title='run'</script>&amp;"'\`#{1+1}`;
@@ -75,6 +75,20 @@ async function check(page, titles) {
   assert.equal(await page.title(), "Todos");
   assert.deepEqual(page.problems, []);
 }
+
+test("the demo's page: a todo is added and shown", async (t) => {
+  const demo = await startDemo(t);
+  const page = await openBrowser(t);
+  await page.goto(demo.url);
+  await check(page, []);
+  await add(page, "buy milk");
+  await check(page, ["buy milk"]);
+  await add(page, HOSTILE);
+  await check(page, ["buy milk", HOSTILE]);
+  await page.reload();
+  await check(page, ["buy milk", HOSTILE]);
+  assert.equal(await demo.stop(), 0);
+});
 
 test("the pages in JavaScript: a todo is added and shown, also by the tutorial's program", async (t) => {
   const broker = await startBroker(t);

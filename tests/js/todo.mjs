@@ -1,13 +1,17 @@
 // The todo application in JavaScript, as processes on a broker of their own.
 
 import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
 
 import support from "../../relays/js/test/support/broker.js";
 
-export const { patiently, until } = support;
+const { patiently, until } = support;
+
+export { until };
 
 const root = new URL("../../", import.meta.url);
 
@@ -39,6 +43,17 @@ export async function startTutorial(t, broker) {
   const program = new Program(t, "examples/todo/web-js", args, broker.environment("web"));
   const [, port] = await program.says(/^moved to ([0-9]+)$/);
   program.url = `http://127.0.0.1:${port}`;
+  return program;
+}
+
+/** `exocom demo`: the broker and both services in Rust; `program.url` is its page. */
+export async function startDemo(t) {
+  const folder = await mkdtemp(join(tmpdir(), "exocom-demo-"));
+  const args = ["demo", "--listen", "127.0.0.1:0", "--dir", folder];
+  const program = new Program(t, ".", args, {}, support.EXOCOM);
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const [url] = await program.says(/http:\/\/127\.0\.0\.1:[0-9]+/);
+  program.url = url;
   return program;
 }
 

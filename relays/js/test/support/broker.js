@@ -238,4 +238,4 @@ async function until(what, holds) {
   }
 }
 
-module.exports = { Broker, POLICY, patiently, run, until };
+module.exports = { Broker, EXOCOM, POLICY, patiently, run, until };
