@@ -465,3 +465,18 @@ fn a_client_hears_what_it_sends_right_after_it_has_subscribed() {
     let heard = town.does(&mut orders, &format!("{message}SUB orders.place 1\r\n{message}"));
     assert_eq!(heard.matches("HMSG").count(), 1, "{heard}");
 }
+
+#[test]
+fn who_may_no_longer_receive_gets_nothing_also_before_it_takes_notice() {
+    let mut town = Town::new(POLICY);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    town.does(&mut orders, "SUB orders.place 1\r\n");
+    town.does(&mut web, "PUB orders.place 1\r\nx\r\n");
+    assert!(orders.hears().contains("orders.place"));
+    let less = POLICY.replace("receives = [\"orders.>\", \"bulk\"]", "receives = [\"bulk\"]");
+    assert_ne!(less, POLICY);
+    town.world.set_policy(policy(&less));
+    // The receiver's own turn, in which its subscription ends, has yet to come.
+    town.does(&mut web, "PUB orders.place 1\r\nx\r\n");
+    assert_eq!(orders.hears(), "");
+}

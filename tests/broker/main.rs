@@ -8,6 +8,7 @@
     reason = "a test binary has no outside, and its helpers may fail a test and tell why"
 )]
 
+mod authority;
 mod cli;
 mod clients_js;
 mod clients_python;
@@ -31,3 +32,4 @@ mod smoke;
 mod support;
 #[cfg(feature = "demo")]
 mod tour;
+mod zones;
