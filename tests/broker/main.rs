@@ -16,6 +16,7 @@ mod clients_rust;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;
+mod forged_headers;
 mod hostile;
 mod identity;
 mod late_replies;
