@@ -98,7 +98,9 @@ pub fn decode(buf: &[u8], payload_bytes_max: usize) -> Result<Step<'_>, DecodeEr
     let head = buf.get(..CONTROL_LINE_BYTES_MAX + 2).unwrap_or(buf);
     let Some(newline) = memchr(b'\n', head) else {
         Verb::of(head)?;
-        if buf.len() > CONTROL_LINE_BYTES_MAX {
+        // Of a line that is as long as it may be, all but the last byte may be here.
+        let line = buf.strip_suffix(b"\r").unwrap_or(buf);
+        if line.len() > CONTROL_LINE_BYTES_MAX {
             return Err(DecodeError::ControlLineTooLong);
         }
         return Ok(Step::Incomplete {
@@ -107,13 +109,13 @@ pub fn decode(buf: &[u8], payload_bytes_max: usize) -> Result<Step<'_>, DecodeEr
     };
     let (line, after) = buf.split_at(newline);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.len() > CONTROL_LINE_BYTES_MAX {
-        return Err(DecodeError::ControlLineTooLong);
-    }
     let body = after.get(1..).unwrap_or_default();
     let Some((verb, arguments)) = Verb::of(line)? else {
         return Err(DecodeError::UnknownOperation);
     };
+    if line.len() > CONTROL_LINE_BYTES_MAX {
+        return Err(DecodeError::ControlLineTooLong);
+    }
     let op = match verb {
         Verb::Pub => return publish(arguments, body, newline + 1, Headers::No, payload_bytes_max),
         Verb::Hpub => return publish(arguments, body, newline + 1, Headers::Yes, payload_bytes_max),
@@ -422,6 +424,16 @@ mod tests {
             &format!("PUB {} 1\r\n", "a".repeat(4096)),
             DecodeError::ControlLineTooLong,
         );
+        let longest = [
+            b"UNSUB ".as_slice(),
+            &b"1".repeat(CONTROL_LINE_BYTES_MAX - 6),
+            b"\r\n",
+        ]
+        .concat();
+        assert!(op(&longest).is_ok());
+        let bytes_wanted = longest.len();
+        let but_one = decode(&longest[..bytes_wanted - 1], MAX);
+        assert_eq!(but_one, Ok(Step::Incomplete { bytes_wanted }));
         assert_eq!(decode(&b"P".repeat(2), MAX), Err(DecodeError::UnknownOperation));
         assert_eq!(
             decode(&[b"PUB ".as_slice(), &b"a".repeat(5000)].concat(), MAX),

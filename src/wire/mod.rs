@@ -5,7 +5,11 @@
 pub mod decode;
 pub mod encode;
 pub mod headers;
+#[cfg(test)]
+mod naive;
 pub mod name;
+#[cfg(test)]
+mod tests;
 
 /// What a reply subject that ExoCom hands out begins with. It means something only on the connection to which
 /// the message was delivered.
