@@ -14,7 +14,8 @@ use toml::Spanned;
 
 use crate::limits::{
     CERT_LIFE_DAYS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX, LAME_DUCK_MS,
-    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
+    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, QUEUE_MESSAGES_MAX, STORE_BYTES_MAX,
+    STORE_MESSAGES_MAX, THREADS_MAX,
 };
 
 /// A valid configuration.
@@ -34,8 +35,47 @@ pub struct Config {
     pub key: PathBuf,
     /// The listeners, at least one.
     pub listeners: Vec<ListenerConfig>,
+    /// The store of tracked messages; without one the policy must ask for no durable delivery.
+    pub store: Option<StoreConfig>,
     /// The bounds that may be set.
     pub limits: LimitsConfig,
+}
+
+/// The store of tracked messages.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The folder of its files.
+    pub folder: PathBuf,
+    /// The bytes of the messages that it holds at the most.
+    pub bytes: usize,
+    /// The messages that it holds at the most.
+    pub messages: usize,
+    /// The messages that wait for one service at the most.
+    pub queue_messages: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawStore {
+    folder: PathBuf,
+    #[serde(default = "default_store_bytes")]
+    bytes: usize,
+    #[serde(default = "default_store_messages")]
+    messages: usize,
+    #[serde(default = "default_queue_messages")]
+    queue_messages: usize,
+}
+
+const fn default_store_bytes() -> usize {
+    STORE_BYTES_MAX
+}
+
+const fn default_store_messages() -> usize {
+    STORE_MESSAGES_MAX
+}
+
+const fn default_queue_messages() -> usize {
+    QUEUE_MESSAGES_MAX
 }
 
 /// One zone's port.
@@ -107,6 +147,7 @@ struct RawConfig {
     tls: RawTls,
     #[serde(default)]
     listener: BTreeMap<String, RawListener>,
+    store: Option<Spanned<RawStore>>,
     #[serde(default)]
     limits: Option<Spanned<LimitsConfig>>,
 }
@@ -187,6 +228,26 @@ impl Config {
             .into_iter()
             .map(|(name, raw)| listener(name, raw, folder, &problem))
             .collect::<Result<_, _>>()?;
+        let store = match raw.store {
+            Some(raw) => {
+                let (span, store) = (raw.span(), raw.into_inner());
+                if store.bytes == 0 || store.messages == 0 || store.queue_messages == 0 {
+                    let help = "leave it out for the default";
+                    return Err(problem(
+                        span,
+                        "a store that holds nothing would refuse everything",
+                        help,
+                    ));
+                }
+                Some(StoreConfig {
+                    folder: folder.join(store.folder),
+                    bytes: store.bytes,
+                    messages: store.messages,
+                    queue_messages: store.queue_messages,
+                })
+            }
+            None => None,
+        };
         let limits = match raw.limits {
             Some(limits) => {
                 check_limits(limits.get_ref())
@@ -203,6 +264,7 @@ impl Config {
             certificate: folder.join(raw.tls.certificate),
             key: folder.join(raw.tls.key),
             listeners,
+            store,
             limits,
         })
     }

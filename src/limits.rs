@@ -199,6 +199,12 @@ pub const THREADS_MAX: usize = 256;
 /// The configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 
+/// Tracked messages that wait to be written down. Past it, publishers are told that the broker is overloaded.
+pub const INTAKE_MESSAGES_MAX: usize = 65_536;
+
+/// The same in bytes: one largest configurable payload fits.
+pub const INTAKE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX_CONFIGURABLE + HEADER_BYTES_MAX;
+
 /// A `Nats-Msg-Id`, in bytes: room for any UUID, digest or URL that somebody uses as one.
 pub const MSG_ID_BYTES_MAX: usize = 255;
 
@@ -213,3 +219,36 @@ pub const DEMO_END_MS_MAX: u64 = 8_000;
 
 /// A line of a demo service's log, in bytes; a longer one is passed on in parts.
 pub const DEMO_LINE_BYTES_MAX: u64 = 8 << 10;
+
+/// Messages in the store, dead letters included, unless the configuration says otherwise. Some 300 bytes of memory
+/// each.
+pub const STORE_MESSAGES_MAX: usize = 1_000_000;
+
+/// Their bytes, unless the configuration says otherwise; the disk needs twice that and two segments.
+pub const STORE_BYTES_MAX: usize = 1 << 30;
+
+/// Messages that wait for one service, unless the configuration says otherwise: one that stays away must not fill
+/// the store for all.
+pub const QUEUE_MESSAGES_MAX: usize = 250_000;
+
+/// Tracked messages in flight to one instance: more would only wait in its memory in place of the broker's.
+pub const WINDOW_MESSAGES_MAX: usize = 1_024;
+
+/// The same in bytes; well below what its outbox may hold.
+pub const WINDOW_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
+
+/// How long a `Nats-Msg-Id` is remembered, in milliseconds: the default of NATS JetStream.
+pub const MSG_ID_WINDOW_MS: u64 = 120_000;
+
+/// How many of them. Past it, publishers with ids are told that the broker is overloaded: to forget one early would
+/// let a message through twice.
+pub const MSG_IDS_MAX: usize = 1_000_000;
+
+/// One segment of the message log, in bytes, unless the largest payload needs more.
+pub const SEGMENT_BYTES: usize = 16 << 20;
+
+/// Tracked messages kept in memory, in bytes, so that they need not be read from disk again.
+pub const STORE_CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// A request to the admin socket, in bytes.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 << 10;

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dev;
 pub mod inventory;
 pub mod policy;
+pub mod queue;
 pub mod serve;
 pub mod status;
 
@@ -67,6 +68,8 @@ enum LogFormat {
 enum Command {
     Serve(serve::ServeArgs),
     Status(status::StatusArgs),
+    /// Look after tracked messages: what waits, and the dead letters
+    Queue(queue::QueueArgs),
     /// Check a policy
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -88,6 +91,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Status(args) => status::run(&args, &mut out),
+            Command::Queue(args) => queue::run(&args, &mut out, &mut err),
             Command::Policy(command) => {
                 let colour = err.is_terminal() && std::env::var_os("NO_COLOR").is_none();
                 Ok(policy::run(&command, &mut out, &mut err, colour)?)

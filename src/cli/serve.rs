@@ -70,8 +70,16 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Serves until SIGTERM or SIGINT, reloads on SIGHUP; a second signal ends at once.
 pub(super) async fn serve_until(mut signals: Signals, server: Server) -> anyhow::Result<ExitCode> {
-    while signals.next().await == Asked::Reload {
-        server.reload();
+    let failure = server.failure();
+    tokio::pin!(failure);
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => server.reload(),
+                Asked::End => break,
+            },
+            error = &mut failure => anyhow::bail!("stopped: {error}"),
+        }
     }
     tokio::select! {
         () = server.stop() => {}

@@ -3,23 +3,37 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::Json;
-use axum::routing::get;
-use http_body_util::{BodyExt, Empty, Limited};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::status::Status;
+use crate::limits::ADMIN_REQUEST_BYTES_MAX;
 
-/// A status larger than this is not one, in bytes.
-const STATUS_BYTES_MAX: usize = 256 << 20;
+/// An answer larger than this is not one, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Takes a snapshot of the broker.
-pub type Snapshot = Arc<dyn Fn() -> Status + Send + Sync>;
+/// What the socket gives access to.
+#[derive(Clone)]
+pub struct Access {
+    /// Takes a snapshot of the broker.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// Carries out an order about the queues; `None` where there is no store.
+    pub queue: Option<QueueOrders>,
+}
+
+/// Carries out orders about the queues.
+pub type QueueOrders =
+    Arc<dyn Fn(QueueVerb) -> Pin<Box<dyn Future<Output = QueueAnswer> + Send>> + Send + Sync>;
 
 /// The bound socket; removes its file when it is dropped.
 #[derive(Debug)]
@@ -93,12 +107,22 @@ impl AdminSocket {
     }
 
     /// Answers until the task is dropped.
-    pub async fn serve(self, snapshot: Snapshot) -> io::Result<()> {
+    pub async fn serve(self, access: Access) -> io::Result<()> {
         let _file = self.file;
-        let status = async |State(snapshot): State<Snapshot>| Json(snapshot());
+        let status = async |State(access): State<Access>| Json((access.status)());
+        let queue = async |State(access): State<Access>, Json(verb): Json<QueueVerb>| {
+            Json(match &access.queue {
+                Some(carry_out) => carry_out(verb).await,
+                None => QueueAnswer::refused(
+                    "this broker has no store; add [store] with folder = \"store\" to its configuration",
+                ),
+            })
+        };
         let router = Router::new()
             .route("/v1/status", get(status))
-            .with_state(snapshot);
+            .route("/v1/queue", post(queue))
+            .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
+            .with_state(access);
         axum::serve(self.listener, router).await
     }
 }
@@ -113,10 +137,31 @@ impl Drop for SocketFile {
 
 /// Asks a running broker for its status.
 pub async fn status(socket: &Path) -> Result<Status, AdminError> {
+    let request = hyper::Request::get("/v1/status").body(Full::default());
+    ask(socket, request).await
+}
+
+/// Gives a running broker an order about its queues.
+pub async fn queue(socket: &Path, verb: &QueueVerb) -> Result<QueueAnswer, AdminError> {
+    let body = serde_json::to_vec(verb).expect("a verb is plain data");
+    let request = hyper::Request::post("/v1/queue")
+        .header("content-type", "application/json")
+        .body(Full::from(body));
+    ask(socket, request).await
+}
+
+async fn ask<T: serde::de::DeserializeOwned>(
+    socket: &Path,
+    request: Result<hyper::Request<Full<Bytes>>, hyper::http::Error>,
+) -> Result<T, AdminError> {
     let answer = |reason: String| AdminError::Answer {
         path: socket.to_owned(),
         reason,
     };
+    let mut request = request.expect("a fixed request is well formed");
+    request
+        .headers_mut()
+        .insert("host", hyper::header::HeaderValue::from_static("exocom"));
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| AdminError::Connect {
@@ -126,10 +171,6 @@ pub async fn status(socket: &Path) -> Result<Status, AdminError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| answer(error.to_string()))?;
-    let request = hyper::Request::get("/v1/status")
-        .header("host", "exocom")
-        .body(Empty::<&[u8]>::new())
-        .expect("a fixed request is well formed");
     let exchange = async {
         let response = sender
             .send_request(request)
@@ -138,7 +179,7 @@ pub async fn status(socket: &Path) -> Result<Status, AdminError> {
         if !response.status().is_success() {
             return Err(answer(format!("status {}", response.status())));
         }
-        let body = Limited::new(response.into_body(), STATUS_BYTES_MAX)
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await;
         let bytes = body.map_err(|error| answer(error.to_string()))?.to_bytes();

@@ -3,4 +3,5 @@
 //! It reads snapshots and (in time) sends commands; it never touches a connection's state itself.
 
 pub mod admin;
+pub mod queue;
 pub mod status;

@@ -288,6 +288,8 @@ impl Deliveries {
     }
 
     fn dispatch_lane(&mut self, place: usize, now_ms: u64, out: &mut Vec<Outgoing>) {
+        let run = self.lanes.get(place).run_length();
+        let mut left_of_run = run;
         while let Some((seq, receiver)) = self.lanes.get_mut(place).pop() {
             let Some(message) = self.messages.get_mut(&seq) else {
                 continue;
@@ -323,7 +325,12 @@ impl Deliveries {
                 }
                 return;
             };
-            lane.next = (index + 1) % count;
+            left_of_run -= 1;
+            lane.next = index;
+            if left_of_run == 0 {
+                left_of_run = run;
+                lane.next = (index + 1) % count;
+            }
             to_send.attempts += 1;
             let (attempt, attempt_ms_max) = (to_send.attempts, message.terms.attempt_ms_max);
             let deadline_ms = now_ms.saturating_add(attempt_ms_max);

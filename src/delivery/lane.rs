@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::message::{InstanceId, ReceiverNo, Seq};
 
+/// The longest run of messages that go to one instance.
+const RUN_MAX: usize = 64;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -61,6 +64,15 @@ impl Lane {
 
     pub(super) fn put_back(&mut self, seq: Seq, receiver: ReceiverNo) {
         self.ready.push_front((seq, receiver));
+    }
+
+    /// How many messages in a row go to one instance: what is ready, divided among all, in runs that are not too
+    /// long. A run costs one lock of its mailbox.
+    pub(super) fn run_length(&self) -> usize {
+        self.ready
+            .len()
+            .div_ceil(self.instances.len().max(1))
+            .clamp(1, RUN_MAX)
     }
 
     pub(super) fn has_ready(&self) -> bool {

@@ -4,15 +4,18 @@
 //! Owned by the connection's session. Each receiver is locked once; nothing is handed over without the route of a
 //! permit, or the token that a request left. Nothing here decides.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, Mailbox, NotTaken, Peer};
-use crate::exchange::replies::{Pending, Siblings};
-use crate::exchange::route::{Route, Target};
+use crate::exchange::replies::{Asker, Pending, Siblings};
+use crate::exchange::route::{Route, Target, Tracked};
+use crate::exchange::tracked::{Happened, TrackedPublish};
 use crate::exchange::turn::{Batch, Delivery, Item, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
+use crate::traffic::flow::FlowCounters;
 use crate::wire::encode::{Content, Reason, Refusal};
 
 /// How often a message is routed anew because its receiver left while it was on its way.
@@ -81,6 +84,7 @@ impl<P: Peer> Handover<P> {
                 self.account_for(world, ways, &delivery, why, turn);
             }
         }
+        self.give_to_intake(world, turn);
         // Last: whoever reads that a request failed may rely on all that it sent before having been handed over.
         self.tell_refusals(ways.policy().version(), buffer, turn);
         turn.clear();
@@ -134,9 +138,9 @@ impl<P: Peer> Handover<P> {
                                 not_taken.push((delivery, why));
                             }
                         }
-                        Item::Answer(pending, message) => {
+                        Item::Answer(inbox, pending, message) => {
                             let content = turn.content(&self.stamp, buffer, &message);
-                            answer(mailbox, &pending, &content, now_us);
+                            answer(mailbox, &inbox, &pending, &content, now_us);
                         }
                     }
                 }
@@ -161,13 +165,13 @@ impl<P: Peer> Handover<P> {
         let content = turn.content(&self.stamp, buffer, &delivery.message);
         let pending = delivery.message.reply.clone().map(|inbox| {
             || Pending {
-                requester: self.peer.clone(),
+                asker: Some(self.asker(buffer, inbox)),
                 service: Arc::clone(&self.service),
-                inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
                 flow: Arc::clone(&target.flow),
                 opened_us: now_us,
                 deadline_us: now_us.saturating_add(reply_within_us(route)),
                 siblings: delivery.siblings.clone(),
+                attempt: None,
             }
         });
         let name = route.name().as_str().as_bytes();
@@ -238,6 +242,64 @@ impl<P: Peer> Handover<P> {
         turn.add(&route.target(target).peer, retry);
     }
 
+    /// Makes a permitted message ready to be stored.
+    pub(super) fn track(
+        &self,
+        tracked: &Tracked,
+        id: Option<Arc<str>>,
+        message: &MessageRef,
+        buffer: &[u8],
+        flow: Arc<FlowCounters>,
+        turn: &mut Turn<P>,
+    ) {
+        let content = turn.content(&self.stamp, buffer, message);
+        let message = TrackedPublish {
+            asker: message.reply.clone().map(|inbox| self.asker(buffer, inbox)),
+            sender: Arc::clone(&self.service),
+            name: Arc::clone(&tracked.name),
+            terms: tracked.terms,
+            receivers: Arc::clone(&tracked.receivers),
+            id,
+            headers: content.headers.into(),
+            payload: content.payload.into(),
+            flow,
+        };
+        turn.happened.push(Happened::Published(Box::new(message)));
+    }
+
+    /// Gives tracked messages and what was said of attempts to their owner. What finds no room there is refused.
+    fn give_to_intake(&self, world: &World<P>, turn: &mut Turn<P>) {
+        if turn.happened.is_empty() {
+            return;
+        }
+        let given_back = match &world.intake {
+            Some(intake) => intake.give(&mut turn.happened),
+            None => Vec::new(),
+        };
+        turn.happened.clear();
+        let policy = world.policy();
+        for message in given_back {
+            message.flow.count_dropped();
+            if let Some(asker) = message.asker {
+                let refusal = Refusal {
+                    reason: Reason::Overloaded,
+                    rule: None,
+                    policy: policy.version(),
+                };
+                asker
+                    .peer
+                    .with_mailbox(|mailbox| mailbox.refuse(&asker.inbox, &refusal));
+            }
+        }
+    }
+
+    fn asker(&self, buffer: &[u8], inbox: Range<usize>) -> Asker<P> {
+        Asker {
+            peer: self.peer.clone(),
+            inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
+        }
+    }
+
     /// The connection itself, where it wants no echo.
     fn skipped(&self) -> Option<ConnId> {
         (!self.echo).then(|| self.peer.id())
@@ -245,28 +307,39 @@ impl<P: Peer> Handover<P> {
 }
 
 /// Gives an answer to the one who asked, and counts it.
-fn answer<P>(mailbox: &mut Mailbox<P>, pending: &Pending<P>, content: &Content<'_>, now_us: u64) {
+fn answer<P>(
+    mailbox: &mut Mailbox<P>,
+    inbox: &[u8],
+    pending: &Pending<P>,
+    content: &Content<'_>,
+    now_us: u64,
+) {
     pending
         .flow
         .count_response(now_us.saturating_sub(pending.opened_us));
     if let Some(siblings) = &pending.siblings {
         siblings.answered();
     }
-    if mailbox.answer(&pending.inbox, content).is_err() {
+    if mailbox.answer(inbox, content).is_err() {
         pending.flow.count_reply_dropped();
     }
 }
 
-/// Tells the requesters of requests that cannot succeed any more.
-pub(super) fn give_up<P: Peer>(mut requests: Vec<Pending<P>>, reason: Reason, policy: &str) {
-    requests.retain(Pending::give_up);
-    requests.sort_by_key(|pending| pending.requester.id());
-    for same in requests.chunk_by(|a, b| a.requester.id() == b.requester.id()) {
+/// Tells the requesters of requests that cannot succeed any more. An attempt of a tracked message is none: its own
+/// task tries again.
+pub(super) fn give_up<P: Peer>(lost: Vec<Pending<P>>, reason: Reason, policy: &str) {
+    let mut askers: Vec<Asker<P>> = lost
+        .into_iter()
+        .filter(|pending| pending.attempt.is_none() && pending.give_up())
+        .filter_map(|pending| pending.asker)
+        .collect();
+    askers.sort_by_key(|asker| asker.peer.id());
+    for same in askers.chunk_by(|a, b| a.peer.id() == b.peer.id()) {
         let Some(first) = same.first() else { continue };
-        first.requester.with_mailbox(|mailbox| {
-            for pending in same {
+        first.peer.with_mailbox(|mailbox| {
+            for asker in same {
                 mailbox.refuse(
-                    &pending.inbox,
+                    &asker.inbox,
                     &Refusal {
                         reason,
                         rule: None,

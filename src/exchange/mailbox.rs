@@ -182,6 +182,28 @@ impl<P> Mailbox<P> {
         })
     }
 
+    /// Puts a word of the broker itself on the requester's own inbox, if it still listens there and there is room.
+    pub fn tell(&mut self, inbox: &[u8], payload: &[u8]) {
+        let content = Content {
+            stamp: b"",
+            headers: b"",
+            payload,
+        };
+        if self.closed {
+            return;
+        }
+        let outbox = &mut self.outbox;
+        self.inboxes
+            .hear(inbox, |sid| {
+                let has_room = !outbox.is_full();
+                if has_room {
+                    encode::message(outbox.bytes_mut(), false, inbox, sid, None, &content);
+                }
+                has_room
+            })
+            .unwrap_or_default();
+    }
+
     /// Tells the requester that its request cannot succeed, if it can be told.
     pub fn refuse(&mut self, inbox: &[u8], refusal: &Refusal<'_>) {
         if self.closed || !self.takes_refusals {

@@ -16,6 +16,7 @@ pub mod share;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+pub mod tracked;
 pub mod turn;
 mod ways;
 pub mod world;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
 
+use crate::delivery::{ReceiverNo, Seq};
 use crate::limits::PENDING_REPLIES_PER_CONNECTION_MAX;
 use crate::traffic::flow::FlowCounters;
 use crate::wire::encode::ReplyToken;
@@ -16,12 +17,10 @@ use crate::wire::encode::ReplyToken;
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Pending<P> {
-    /// Who asked.
-    pub requester: P,
-    /// Its service.
+    /// Who hears the answer; nobody, where it only acknowledges an event.
+    pub asker: Option<Asker<P>>,
+    /// The sender's service.
     pub service: Arc<str>,
-    /// The subject on which the requester, and only it, hears the answer.
-    pub inbox: Vec<u8>,
     /// The request's flow, which counts the answer.
     pub flow: Arc<FlowCounters>,
     /// When it was delivered, in microseconds of the broker's clock.
@@ -30,6 +29,35 @@ pub struct Pending<P> {
     pub deadline_us: u64,
     /// The receivers that can still answer, where the request went to several.
     pub siblings: Option<Arc<Siblings>>,
+    /// The attempt of a tracked message that the answer is about.
+    pub attempt: Option<Attempt>,
+}
+
+/// Who asked, and where it hears the answer.
+#[derive(Debug, Clone)]
+pub struct Asker<P> {
+    /// The connection.
+    pub peer: P,
+    /// The subject on which it, and only it, hears the answer.
+    pub inbox: Vec<u8>,
+}
+
+/// An attempt to deliver a tracked message.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// The message.
+    pub seq: Seq,
+    /// Which of its receivers.
+    pub receiver: ReceiverNo,
+    /// How long it may take, in microseconds; as long again it is remembered, since late is better than never.
+    pub us_max: u64,
+}
+
+impl Attempt {
+    /// When its token goes, if the attempt begins now.
+    pub const fn deadline_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_add(self.us_max.saturating_mul(2))
+    }
 }
 
 impl<P> Pending<P> {
@@ -172,6 +200,26 @@ impl<P> PendingReplies<P> {
         Some(pending)
     }
 
+    /// The attempt that a token stands for, if it stands for one.
+    pub fn attempt(&self, token: ReplyToken) -> Option<Attempt> {
+        let slot = self.slots.get(token.slot as usize)?;
+        let pending = slot
+            .pending
+            .as_ref()
+            .filter(|_| slot.generation == token.generation)?;
+        pending.attempt
+    }
+
+    /// Lets a token live longer.
+    pub fn extend(&mut self, token: ReplyToken, deadline_us: u64) {
+        if let Some(slot) = self.slots.get_mut(token.slot as usize)
+            && slot.generation == token.generation
+            && let Some(pending) = &mut slot.pending
+        {
+            pending.deadline_us = deadline_us;
+        }
+    }
+
     /// Takes all requests that have expired.
     pub fn take_expired(&mut self, now_us: u64) -> Vec<Pending<P>> {
         if now_us < self.next_deadline_us {
@@ -238,13 +286,16 @@ mod tests {
 
     fn pending(inbox: &str, deadline_us: u64) -> Pending<()> {
         Pending {
-            requester: (),
+            asker: Some(Asker {
+                peer: (),
+                inbox: inbox.into(),
+            }),
             service: "web".into(),
-            inbox: inbox.into(),
             flow: Arc::default(),
             opened_us: 0,
             deadline_us,
             siblings: None,
+            attempt: None,
         }
     }
 
@@ -252,7 +303,7 @@ mod tests {
     fn a_token_works_once() {
         let mut replies = PendingReplies::new(0);
         let first = replies.open(pending("a", 10)).unwrap();
-        assert_eq!(replies.close(first).unwrap().inbox, b"a");
+        assert_eq!(replies.close(first).unwrap().asker.unwrap().inbox, b"a");
         assert!(replies.close(first).is_none());
         let second = replies.open(pending("b", 10)).unwrap();
         assert_eq!(
@@ -268,7 +319,7 @@ mod tests {
                 })
                 .is_none()
         );
-        assert_eq!(replies.close(second).unwrap().inbox, b"b");
+        assert_eq!(replies.close(second).unwrap().asker.unwrap().inbox, b"b");
     }
 
     #[test]
@@ -278,7 +329,7 @@ mod tests {
         let fresh = new.open(pending("b", 10)).unwrap();
         assert_eq!(stale.slot, fresh.slot);
         assert!(new.close(stale).is_none());
-        assert_eq!(new.close(fresh).unwrap().inbox, b"b");
+        assert_eq!(new.close(fresh).unwrap().asker.unwrap().inbox, b"b");
     }
 
     #[test]
@@ -290,7 +341,7 @@ mod tests {
         assert_eq!(replies.take_expired(10).len(), 1);
         assert_eq!(replies.next_deadline_us(), 20);
         assert!(replies.close(old).is_none());
-        assert_eq!(replies.close(young).unwrap().inbox, b"young");
+        assert_eq!(replies.close(young).unwrap().asker.unwrap().inbox, b"young");
         assert!(replies.take_expired(100).is_empty());
         assert_eq!(replies.next_deadline_us(), u64::MAX);
     }

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::delivery::DeliveryTerms;
 use crate::exchange::directory::Directory;
 use crate::exchange::mailbox::{ConnId, Peer, Subscription};
 use crate::identity::{Identity, Role};
-use crate::policy::{Action, Permit, Policy};
+use crate::policy::{Action, Delivery, Permit, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
 use crate::wire::name::MessageName;
 
@@ -26,6 +27,18 @@ pub struct Route<P> {
     /// Of each group's targets, one gets a message.
     groups: Vec<Group>,
     nobody: Arc<FlowCounters>,
+    tracked: Option<Tracked>,
+}
+
+/// What a tracked message needs in place of live subscriptions: the services that receive it, there or not.
+#[derive(Debug)]
+pub struct Tracked {
+    /// The message name.
+    pub name: Arc<str>,
+    /// How it is delivered.
+    pub terms: DeliveryTerms,
+    /// The services that receive it.
+    pub receivers: Arc<[Arc<str>]>,
 }
 
 /// One subscription that a route leads to.
@@ -66,6 +79,11 @@ impl<P: Peer> Route<P> {
         seed: u64,
     ) -> Rc<Self> {
         let nobody = flows.counters(name.as_str(), None);
+        let tracked = (permit.terms().delivery == Delivery::AtLeastOnce).then(|| Tracked {
+            name: name.as_str().into(),
+            terms: DeliveryTerms::of(permit.terms()),
+            receivers: policy.receivers(&name).cloned().collect(),
+        });
         let mut route = Self {
             name,
             permit,
@@ -73,7 +91,11 @@ impl<P: Peer> Route<P> {
             plain: Vec::new(),
             groups: Vec::new(),
             nobody,
+            tracked,
         };
+        if route.tracked.is_some() {
+            return Rc::new(route);
+        }
         let mut group_of: HashMap<(Arc<str>, Box<[u8]>), usize> = HashMap::new();
         let mut known: Option<Known> = None;
         for entry in directory.find(&route.name) {
@@ -138,6 +160,16 @@ impl<P: Peer> Route<P> {
     /// How many subscriptions it leads to.
     pub const fn target_count(&self) -> usize {
         self.targets.len()
+    }
+
+    /// What the message needs if it is tracked.
+    pub const fn tracked(&self) -> Option<&Tracked> {
+        self.tracked.as_ref()
+    }
+
+    /// Where messages are counted that reach nobody.
+    pub const fn nobody(&self) -> &Arc<FlowCounters> {
+        &self.nobody
     }
 
     /// Counts a message that nobody is there to receive.

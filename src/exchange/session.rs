@@ -7,21 +7,26 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::delivery::InstanceId;
 use crate::exchange::handover::{Handover, give_up};
 use crate::exchange::inbox::is_inbox;
-use crate::exchange::mailbox::Peer;
+use crate::exchange::mailbox::{Mailbox, Peer};
 use crate::exchange::options::ConnectOptions;
+use crate::exchange::replies::{Attempt, Pending};
+use crate::exchange::route::{Route, Tracked};
 use crate::exchange::share::Share;
 use crate::exchange::subscriptions::Subscriptions;
+use crate::exchange::tracked::{Happened, Verdict};
 use crate::exchange::turn::{MessageRef, Turn};
 use crate::exchange::ways::{Denied, Way, Ways};
 use crate::exchange::world::World;
 use crate::identity::Identity;
-use crate::limits::DELIVERIES_PER_BATCH_MAX;
+use crate::limits::{DELIVERIES_PER_BATCH_MAX, MSG_ID_BYTES_MAX};
 use crate::traffic::flow::FlowBook;
 use crate::wire::REPLY_PREFIX;
 use crate::wire::decode::{ClientOp, Publish};
 use crate::wire::encode::{self, ErrText, Reason, ReplyToken};
+use crate::wire::headers;
 
 /// What the connection has to do after an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +188,7 @@ impl<P: Peer> Session<P> {
             return Next::End(ErrText::UnknownProtocolOperation);
         }
         if message.subject.starts_with(REPLY_PREFIX) {
-            self.answer(buffer, message, turn);
+            self.answer(buffer, message, turn, now_us);
         } else {
             self.send(world, buffer, message, turn);
         }
@@ -211,23 +216,72 @@ impl<P: Peer> Session<P> {
             encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
             return turn.refuse(&reference, Reason::Denied, Some(rule));
         }
+        if let Some(tracked) = route.tracked() {
+            return self.track(&route, tracked, message, &reference, buffer, turn);
+        }
         self.say_ok(turn);
         self.handover.send(&route, &reference, 0, turn);
     }
 
-    fn answer(&self, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>) {
+    fn track(
+        &self,
+        route: &Route<P>,
+        tracked: &Tracked,
+        message: &Publish<'_>,
+        reference: &MessageRef,
+        buffer: &[u8],
+        turn: &mut Turn<P>,
+    ) {
+        if tracked.receivers.is_empty() {
+            route.count_no_receiver();
+            return turn.refuse(reference, Reason::NoReceiver, None);
+        }
+        let id = message
+            .headers
+            .and_then(|block| headers::value(block, "Nats-Msg-Id"));
+        if id.is_some_and(|id| id.len() > MSG_ID_BYTES_MAX) {
+            route.count_denied();
+            encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
+            let rule = Rc::from(format!("Nats-Msg-Id has more than {MSG_ID_BYTES_MAX} bytes"));
+            return turn.refuse(reference, Reason::Denied, Some(rule));
+        }
+        let id = id.map(Arc::from);
+        self.say_ok(turn);
+        self.handover
+            .track(tracked, id, reference, buffer, Arc::clone(route.nobody()), turn);
+    }
+
+    fn answer(&self, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>, now_us: u64) {
         let token = ReplyToken::parse(message.subject);
-        let pending = token.and_then(|token| self.peer.with_mailbox(|mailbox| mailbox.replies.close(token)));
-        match pending {
-            Some(pending) => {
-                self.say_ok(turn);
+        let heard = token.and_then(|token| {
+            self.peer
+                .with_mailbox(|mailbox| hear(mailbox, token, message.payload, now_us))
+        });
+        let Some(Heard { pending, said }) = heard else {
+            turn.notice("reply", message.subject, "no such request");
+            return encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
+        };
+        self.say_ok(turn);
+        if let Some((attempt, verdict)) = said {
+            turn.happened.push(Happened::Said {
+                seq: attempt.seq,
+                receiver: attempt.receiver,
+                from: InstanceId(self.peer.id().0),
+                verdict,
+            });
+        }
+        let is_answer = said.is_none_or(|(_, verdict)| verdict == Verdict::Ack);
+        let Some(mut pending) = pending.filter(|_| is_answer) else {
+            return;
+        };
+        match pending.asker.take() {
+            Some(asker) => {
                 let reference = turn.remember(buffer, message);
-                turn.add_answer(pending, reference);
+                turn.add_answer(asker, pending, reference);
             }
-            None => {
-                turn.notice("reply", message.subject, "no such request");
-                encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
-            }
+            None => pending
+                .flow
+                .count_response(now_us.saturating_sub(pending.opened_us)),
         }
     }
 
@@ -260,13 +314,41 @@ impl<P: Peer> Session<P> {
         give_up(expired, Reason::Expired, self.ways.policy().version());
     }
 
-    /// Ends the session: nobody finds it any more, and whoever waits for its answer is told.
+    /// Ends the session: nobody finds it any more, whoever waits for its answer is told, and the attempts that it
+    /// had go to others.
     pub fn end(&mut self, world: &World<P>) {
         self.subscriptions.end(world);
+        if let Some(intake) = &world.intake {
+            let gone = Happened::Gone(InstanceId(self.peer.id().0));
+            intake.give(&mut vec![gone]);
+        }
         let lost = self.peer.with_mailbox(|mailbox| mailbox.close());
         give_up(lost, Reason::ReceiverLost, self.ways.policy().version());
         self.ways.clear();
     }
+}
+
+/// What an answer on a token means.
+struct Heard<P> {
+    /// What the token stood for, unless it stays open.
+    pending: Option<Pending<P>>,
+    /// What it says of the attempt, where it stood for one.
+    said: Option<(Attempt, Verdict)>,
+}
+
+/// Hears an answer on a token: closes it, unless the answer is that more time is needed.
+fn hear<P>(mailbox: &mut Mailbox<P>, token: ReplyToken, payload: &[u8], now_us: u64) -> Option<Heard<P>> {
+    let attempt = mailbox.replies.attempt(token);
+    let said = attempt.map(|attempt| (attempt, Verdict::parse(payload)));
+    if let Some((attempt, Verdict::Progress)) = said {
+        mailbox.replies.extend(token, attempt.deadline_us(now_us));
+        return Some(Heard { pending: None, said });
+    }
+    let pending = mailbox.replies.close(token)?;
+    Some(Heard {
+        pending: Some(pending),
+        said,
+    })
 }
 
 fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: &MessageRef, turn: &mut Turn<P>) {

@@ -79,7 +79,7 @@ fn policy(text: &str) -> Arc<Policy> {
 impl Town {
     fn new(text: &str) -> Self {
         Self {
-            world: World::new(policy(text)),
+            world: World::new(policy(text), None),
             flows: FlowRegistry::default(),
             turn: Turn::default(),
             clients: 0,

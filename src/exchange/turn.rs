@@ -10,8 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, Peer};
-use crate::exchange::replies::{Pending, Siblings};
+use crate::exchange::replies::{Asker, Pending, Siblings};
 use crate::exchange::route::Route;
+use crate::exchange::tracked::Happened;
 use crate::limits::DENIAL_LINES_PER_TURN_MAX;
 use crate::wire::decode::Publish;
 use crate::wire::encode::{Content, Reason};
@@ -44,6 +45,8 @@ pub struct Turn<P> {
     pub denials: Vec<DenialNotice>,
     /// Further ones, past the bound on lines of a turn.
     pub denials_unsaid: u64,
+    /// Tracked messages, and what was said of attempts.
+    pub(super) happened: Vec<Happened<P>>,
 }
 
 impl<P> Default for Turn<P> {
@@ -60,6 +63,7 @@ impl<P> Default for Turn<P> {
             slow: Vec::new(),
             denials: Vec::new(),
             denials_unsaid: 0,
+            happened: Vec::new(),
         }
     }
 }
@@ -95,7 +99,7 @@ pub(super) enum Item<P> {
     /// A message.
     Message(Delivery),
     /// The answer to a request of its own.
-    Answer(Pending<P>, MessageRef),
+    Answer(Vec<u8>, Pending<P>, MessageRef),
 }
 
 /// One message for one receiver.
@@ -214,12 +218,12 @@ impl<P> Turn<P> {
     }
 
     /// Puts the answer to a request into the requester's batch.
-    pub(super) fn add_answer(&mut self, pending: Pending<P>, message: MessageRef)
+    pub(super) fn add_answer(&mut self, asker: Asker<P>, pending: Pending<P>, message: MessageRef)
     where
         P: Peer,
     {
-        let place = self.place_of(&pending.requester);
-        self.push(place, Item::Answer(pending, message));
+        let place = self.place_of(&asker.peer);
+        self.push(place, Item::Answer(asker.inbox, pending, message));
     }
 
     fn route_use(&mut self, delivery: &Delivery) -> &mut RouteUse<P> {
@@ -287,6 +291,7 @@ impl<P> Turn<P> {
         self.control.clear();
         drop(self.take_batches());
         self.refusals.clear();
+        self.happened.clear();
         self.chosen.clear();
         self.clear();
         self.slow.clear();

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::exchange::directory::Directory;
 use crate::exchange::share::Share;
+use crate::exchange::tracked::Intake;
 use crate::policy::Policy;
 
 /// See the module's documentation.
@@ -21,19 +22,22 @@ pub struct World<P> {
     policy: ArcSwap<Policy>,
     policy_generation: AtomicU64,
     shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
+    /// The way to the owner of the tracked messages; `None` where no store is configured.
+    pub intake: Option<Arc<Intake<P>>>,
 }
 
 impl<P> World<P>
 where
     P: Clone,
 {
-    /// A world under a policy, with nobody in it.
-    pub fn new(policy: Arc<Policy>) -> Self {
+    /// A world under a policy, with nobody in it. Without an intake the policy must ask for no durable delivery.
+    pub fn new(policy: Arc<Policy>, intake: Option<Arc<Intake<P>>>) -> Self {
         Self {
             directory: Directory::default(),
             policy: ArcSwap::new(policy),
             policy_generation: AtomicU64::new(0),
             shares: Mutex::default(),
+            intake,
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::exchange::mailbox::ConnId;
+use crate::exchange::tracked::Intake;
 use crate::exchange::world::World;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::clock::Clock;
@@ -77,9 +78,14 @@ struct HalfOpen {
 
 impl Broker {
     /// A broker under a policy. `server_id` should be random: clients tell servers apart by it.
-    pub fn new(policy: Arc<Policy>, settings: Settings, server_id: String) -> Arc<Self> {
+    pub fn new(
+        policy: Arc<Policy>,
+        intake: Option<Arc<Intake<Handle>>>,
+        settings: Settings,
+        server_id: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            world: World::new(policy),
+            world: World::new(policy, intake),
             flows: FlowRegistry::default(),
             clock: Clock::default(),
             settings,

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started: Instant,
+    started_unix_ms: u64,
 }
 
 impl Default for Clock {
@@ -13,6 +14,7 @@ impl Default for Clock {
     fn default() -> Self {
         Self {
             started: Instant::now(),
+            started_unix_ms: unix_ms(),
         }
     }
 }
@@ -23,10 +25,20 @@ impl Clock {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Seconds since 1970, as the machine has it.
-    #[expect(clippy::disallowed_methods, reason = "the clock enters here")]
-    pub fn unix_s() -> i64 {
-        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
+    /// Milliseconds since 1970, as the machine had it at the start and as time has passed since: never goes back,
+    /// whatever is done to the machine's clock.
+    pub fn now_unix_ms(&self) -> u64 {
+        self.started_unix_ms.saturating_add(self.now_us() / 1000)
     }
+
+    /// Seconds since 1970, as the machine has it.
+    pub fn unix_s() -> i64 {
+        i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock enters here")]
+fn unix_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -245,6 +245,14 @@ impl Policy {
         }
     }
 
+    /// The services that receive a message, there or not.
+    pub fn receivers(&self, name: &MessageName) -> impl Iterator<Item = &Arc<str>> {
+        let receiving = (0..).zip(&self.services).filter(|(id, _)| {
+            self.receives_except.find(*id, name).is_none() && self.receives.find(*id, name).is_some()
+        });
+        receiving.map(|(_, service)| &service.name)
+    }
+
     /// Whether a service may receive every name that a pattern matches. Exact: its `receives` together may
     /// cover a pattern that none of them covers alone.
     pub fn decide_subscription(

@@ -134,6 +134,15 @@ pub fn stamp(sender: &str) -> Box<[u8]> {
         .into()
 }
 
+/// Appends the headers of a tracked message to a stamp: its sequence and which attempt this is.
+pub fn stamp_tracked(stamp: &mut Vec<u8>, seq: u64, attempt: u32) {
+    stamp.extend_from_slice(b"Exo-Id: ");
+    stamp.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
+    stamp.extend_from_slice(b"\r\nExo-Attempt: ");
+    stamp.extend_from_slice(itoa::Buffer::new().format(attempt).as_bytes());
+    stamp.extend_from_slice(b"\r\n");
+}
+
 /// `HMSG subject sid [reply] header-bytes total-bytes`, the headers and the payload; `MSG` without headers for
 /// a client that takes none. Says how many bytes it wrote.
 pub fn message(
@@ -185,8 +194,10 @@ pub enum Reason {
     ReceiverLost,
     /// No answer within the message's reply-within.
     Expired,
-    /// A bound was reached: the receiver's outbox or its pending replies are full.
+    /// A bound was reached: the receiver's outbox or its pending replies are full, or the store.
     Overloaded,
+    /// The command was given up after all its attempts, and is kept for an operator.
+    DeadLetter,
 }
 
 impl Reason {
@@ -198,6 +209,7 @@ impl Reason {
             Self::ReceiverLost => "receiver-lost",
             Self::Expired => "expired",
             Self::Overloaded => "overloaded",
+            Self::DeadLetter => "dead-letter",
         }
     }
 }

@@ -34,6 +34,15 @@ pub fn clean(block: &[u8]) -> CleanLines<'_> {
     plain_lines(block).map_or_else(|| CleanLines::Rebuilt(rebuild(block)), CleanLines::AsSent)
 }
 
+/// The value of the first header of this name, as clients of NATS write it: the name to the letter. `None` where
+/// there is none, or one that is no UTF-8 or empty.
+pub fn value<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = block.split(|&byte| byte == b'\n').skip(1);
+    let value = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+    let value = std::str::from_utf8(value).ok()?.trim();
+    (!value.is_empty()).then_some(value)
+}
+
 /// The lines, if the block is well formed in every reading and holds nothing of ours.
 fn plain_lines(block: &[u8]) -> Option<&[u8]> {
     let lines = block.strip_prefix(VERSION_LINE)?.strip_suffix(b"\r\n")?;
@@ -105,6 +114,15 @@ fn is_token_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn values_are_found_by_name() {
+        let block = b"NATS/1.0\r\nNats-Msg-Id-2: x\r\nNats-Msg-Id: a b \r\nNats-Msg-Id: c\r\n\r\n";
+        assert_eq!(value(block, "Nats-Msg-Id"), Some("a b"));
+        assert_eq!(value(block, "nats-msg-id"), None);
+        assert_eq!(value(b"NATS/1.0\r\nNats-Msg-Id:\r\n\r\n", "Nats-Msg-Id"), None);
+        assert_eq!(value(b"Nats-Msg-Id: x", "Nats-Msg-Id"), None);
+    }
 
     #[test]
     fn what_passes_and_what_does_not() {

@@ -33,4 +33,5 @@ mod smoke;
 mod support;
 #[cfg(feature = "demo")]
 mod tour;
+mod tracked;
 mod zones;

@@ -1,5 +1,9 @@
 //! A running broker: the only place where the rooms meet. Starts them, reloads what changes, stops them.
 
+mod keeper;
+mod operate;
+mod post;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,16 +19,25 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::config::{Config, ListenerConfig};
-use crate::console::admin::{AdminError, AdminSocket};
+use crate::config::{Config, ListenerConfig, StoreConfig};
+use crate::console::admin::{Access, AdminError, AdminSocket, QueueOrders};
 use crate::console::status::{ConnectionStatus, FlowStatus, ListenerStatus, PolicyStatus, Status};
-use crate::limits::CONNECTIONS_MAX;
+use crate::delivery::Bounds;
+use crate::disk;
+use crate::disk::files::Folder;
+use crate::disk::store::Store;
+use crate::limits::{
+    CONNECTIONS_MAX, HEADER_BYTES_MAX, MSG_ID_WINDOW_MS, MSG_IDS_MAX, SEGMENT_BYTES, STORE_CACHE_BYTES_MAX,
+    WINDOW_BYTES_MAX, WINDOW_MESSAGES_MAX,
+};
 use crate::net::broker::{Broker, Settings};
+use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
 use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
 use crate::policy::{Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
+use crate::serve::keeper::Keeper;
 use crate::traffic::flow::FlowTotals;
 
 /// How long changes of the policy's files must have settled before they are read, in milliseconds.
@@ -63,6 +76,14 @@ pub enum ServeError {
     /// The admin socket cannot be opened.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The store cannot be used.
+    #[error("[store] {folder}: {error}")]
+    Store {
+        /// Its folder.
+        folder: String,
+        /// What is wrong.
+        error: String,
+    },
     /// The system gives no thread, timer or randomness.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -80,11 +101,11 @@ pub enum PolicyLoadError {
     /// It has mistakes; the text shows each with its place.
     #[error("the policy is refused, as `exocom policy check` would without a broker:\n{0}")]
     Compile(String),
-    /// It asks for what this version cannot do.
+    /// It asks for what there is no store for.
     #[error(
-        "{rule}: [message.\"{pattern}\"] asks for delivery = \"at-least-once\", which this version of ExoCom cannot \
-         do yet; it would rather not start than deliver less than asked. Write delivery = \"at-most-once\", or \
-         leave the key out."
+        "{rule}: [message.\"{pattern}\"] asks for delivery = \"at-least-once\", but the configuration has no store to \
+         keep messages in. Add to it: [store] folder = \"store\". The broker would rather not start than deliver less \
+         than asked."
     )]
     AtLeastOnce {
         /// The line that asks.
@@ -103,12 +124,13 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Reads and compiles the policy, and refuses what this version cannot keep.
-pub fn load_policy(path: &Path) -> Result<Policy, PolicyLoadError> {
-    compile_policy(&load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?)
+/// Reads and compiles the policy. Without a store, refuses one that needs it.
+pub fn load_policy(path: &Path, has_store: bool) -> Result<Policy, PolicyLoadError> {
+    let sources = load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?;
+    compile_policy(&sources, has_store)
 }
 
-fn compile_policy(sources: &[Source]) -> Result<Policy, PolicyLoadError> {
+fn compile_policy(sources: &[Source], has_store: bool) -> Result<Policy, PolicyLoadError> {
     let compiled = Policy::compile(sources).map_err(|errors| {
         PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
     })?;
@@ -122,7 +144,8 @@ fn compile_policy(sources: &[Source]) -> Result<Policy, PolicyLoadError> {
             warning.message()
         );
     }
-    if let Some((pattern, rule)) = compiled.policy.requires_durable_delivery().next() {
+    let needs_store = compiled.policy.requires_durable_delivery().next();
+    if let Some((pattern, rule)) = needs_store.filter(|_| !has_store) {
         return Err(PolicyLoadError::AtLeastOnce {
             rule: rule.to_string(),
             pattern: pattern.to_string(),
@@ -140,6 +163,7 @@ pub struct Server {
     watching: Vec<AbortHandle>,
     workers: Arc<[Worker]>,
     threads: Vec<JoinHandle<()>>,
+    keeper: Option<Keeper>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -166,7 +190,7 @@ enum Reload {
 impl Server {
     /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        let policy = load_policy(&config.policy)?;
+        let policy = load_policy(&config.policy, config.store.is_some())?;
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
         for listener in &config.listeners {
@@ -189,7 +213,20 @@ impl Server {
         let admin = AdminSocket::bind(&config.admin_socket)?;
         let services = policy.services().len();
         let version = policy.version().to_owned();
-        let broker = Broker::new(Arc::new(policy), settings(&config), server_id()?);
+        let store = config
+            .store
+            .as_ref()
+            .map(|store| open_store(store, &config))
+            .transpose()?;
+        let intake = store.is_some().then(Arc::default);
+        let broker = Broker::new(Arc::new(policy), intake.clone(), settings(&config), server_id()?);
+        let keeper = match (store, intake) {
+            (Some(store), Some(intake)) => {
+                let keeper = Keeper::start(store, intake, Arc::clone(&broker), config.name.clone());
+                Some(keeper.map_err(ServeError::Thread)?)
+            }
+            _ => None,
+        };
         let threads = config
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
@@ -221,7 +258,11 @@ impl Server {
             policy_seen: Mutex::default(),
         });
         let status = Arc::clone(&shared);
-        let admin = tokio::spawn(admin.serve(Arc::new(move || status.status()))).abort_handle();
+        let access = Access {
+            status: Arc::new(move || status.status()),
+            queue: keeper.as_ref().map(queue_orders),
+        };
+        let admin = tokio::spawn(admin.serve(access)).abort_handle();
         let (watcher, reloading) = watch(&shared);
         for listener in &shared.listeners {
             let zone = listener.zone.as_deref().unwrap_or("all");
@@ -236,8 +277,20 @@ impl Server {
             watching,
             workers,
             threads,
+            keeper,
             _watcher: watcher,
         })
+    }
+
+    /// Waits until the broker cannot go on, and says why: the store has failed.
+    pub fn failure(&self) -> impl Future<Output = String> + use<> {
+        let failure = self.keeper.as_ref().map(Keeper::failure);
+        async move {
+            match failure {
+                Some(failure) => failure.wait().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Where each listener really listens, in the order of their names.
@@ -290,6 +343,11 @@ impl Server {
         {
             tracing::warn!("some connections did not end in time");
         }
+        if let Some(mut keeper) = self.keeper
+            && tokio::task::spawn_blocking(move || keeper.close()).await.is_err()
+        {
+            tracing::error!("the store was not closed in order; the next start recovers");
+        }
         tracing::info!("stopped");
     }
 }
@@ -304,7 +362,7 @@ impl Shared {
         let old = self.broker.world.policy();
         match sources
             .map_err(PolicyLoadError::Load)
-            .and_then(|sources| compile_policy(&sources))
+            .and_then(|sources| compile_policy(&sources, self.config.store.is_some()))
         {
             Ok(policy) => {
                 *self.refused_change.lock() = None;
@@ -484,6 +542,59 @@ fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> R
     files.load().map_err(|error| ServeError::Tls {
         listener: listener.name.clone(),
         error,
+    })
+}
+
+/// Opens the store, and says what it found.
+fn open_store(store: &StoreConfig, config: &Config) -> Result<Store<Folder>, ServeError> {
+    let failed = |error: String| ServeError::Store {
+        folder: store.folder.display().to_string(),
+        error,
+    };
+    let folder = Folder::open(&store.folder).map_err(|error| failed(error.to_string()))?;
+    let mut random = [0; 8];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| ServeError::Random)?;
+    // A segment holds the largest message, whatever else is written with it.
+    let segment_bytes = SEGMENT_BYTES.max(config.limits.payload_bytes + HEADER_BYTES_MAX + (1 << 20));
+    let store_config = disk::store::StoreConfig {
+        bounds: Bounds {
+            messages_max: store.messages,
+            bytes_max: store.bytes,
+            queue_messages_max: store.queue_messages,
+            window_messages_max: WINDOW_MESSAGES_MAX,
+            window_bytes_max: WINDOW_BYTES_MAX,
+            ids_window_ms: MSG_ID_WINDOW_MS,
+            ids_max: MSG_IDS_MAX,
+        },
+        segment_bytes: segment_bytes as u64,
+        cache_bytes_max: STORE_CACHE_BYTES_MAX,
+    };
+    let now_ms = Clock::default().now_unix_ms();
+    let (opened_store, opened) = Store::open(folder, store_config, u64::from_le_bytes(random), now_ms)
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(cut) = &opened.cut {
+        tracing::warn!(
+            file = cut.file,
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "the end of the message log was torn and has been cut off: what was written when the machine stopped, \
+             and had not been acknowledged"
+        );
+    }
+    tracing::info!(
+        folder = %store.folder.display(), messages = opened.messages, stopped_in_order = opened.was_closed,
+        "store opened"
+    );
+    Ok(opened_store)
+}
+
+fn queue_orders(keeper: &Keeper) -> QueueOrders {
+    let counter = keeper.counter();
+    Arc::new(move |verb| {
+        let counter = counter.clone();
+        Box::pin(async move { counter.order(verb).await })
     })
 }
 

@@ -1,0 +1,141 @@
+//! `exocom queue`: what waits for services, and the dead letters.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::serve::{read_config, runtime};
+use crate::console::admin;
+use crate::console::queue::{QueueAnswer, QueueVerb};
+
+/// Looks after tracked messages: queues and dead letters.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Looks after tracked messages, those whose policy says delivery = \"at-least-once\": what waits for \
+        each service, and the dead letters, which were given up and are kept for you.\n\n\
+        A message becomes a dead letter when all its attempts failed, when it expired, or when its receiver refused \
+        it for good. Replay it when the cause is gone, or drop it. Both are logged with who and why.",
+    after_long_help = "Examples:\n  \
+        exocom queue list\n  \
+        exocom queue show 4711 --payload\n  \
+        exocom queue replay 4711 --why \"database is back\"\n  \
+        exocom queue replay --service billing\n  \
+        exocom queue drop 4711 --why \"sent twice by hand\"\n  \
+        exocom queue purge billing --why \"test data\""
+)]
+pub struct QueueArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// The admin socket; otherwise that of the configuration
+    #[arg(long, value_name = "SOCKET", global = true)]
+    admin: Option<PathBuf>,
+    /// The configuration file that names the socket
+    #[arg(long, value_name = "FILE", default_value = "exocom.toml", global = true)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List what waits for each service, and the dead letters
+    List,
+    /// Show one message: its sender, its receivers, its headers
+    Show {
+        /// Its sequence, which `list` and the header Exo-Id tell
+        seq: u64,
+        /// Show the payload too
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Send dead letters again, with as many attempts as new messages have
+    Replay(Which),
+    /// Drop dead letters for good
+    Drop(Which),
+    /// Drop all that waits for a service, but not its dead letters
+    Purge {
+        /// The service
+        service: String,
+        /// Why, for the log
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The sequence of one message
+    #[arg(required_unless_present = "service")]
+    seq: Option<u64>,
+    /// All dead letters of a service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+/// Does it.
+pub fn run(args: &QueueArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let socket = match &args.admin {
+        Some(socket) => socket.clone(),
+        None => read_config(&args.config)?.admin_socket,
+    };
+    let answer = runtime()?.block_on(admin::queue(&socket, &args.command.verb()))?;
+    let refused = matches!(answer, QueueAnswer::Refused { .. });
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &answer)?;
+        writeln!(out)?;
+    } else if refused {
+        write!(err, "exocom: {}", answer.to_text())?;
+    } else {
+        write!(out, "{}", answer.to_text())?;
+    }
+    Ok(if refused {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Command {
+    fn verb(&self) -> QueueVerb {
+        let who = who();
+        match self {
+            Self::List => QueueVerb::List,
+            Self::Show { seq, payload } => QueueVerb::Show {
+                seq: *seq,
+                payload: *payload,
+            },
+            Self::Replay(which) => QueueVerb::Replay {
+                seq: which.seq,
+                service: which.service.clone(),
+                who,
+                why: which.why.clone(),
+            },
+            Self::Drop(which) => QueueVerb::Drop {
+                seq: which.seq,
+                service: which.service.clone(),
+                who,
+                why: which.why.clone(),
+            },
+            Self::Purge { service, why } => QueueVerb::Purge {
+                service: service.clone(),
+                who,
+                why: why.clone(),
+            },
+        }
+    }
+}
+
+/// Who asks. The socket lets in only the user that runs the broker, so this tells people apart who share it, and is
+/// believed as far as that.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}

@@ -1,0 +1,460 @@
+//! The task that owns the tracked messages: one thread, between the connections and the store.
+//!
+//! It takes what has come, writes it down once for all of it, and only then answers publishers and sends. It never
+//! decides who may send or receive: a message comes with its permit, and before each attempt the policy in force is
+//! asked about the receiver.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::console::queue::{QueueAnswer, QueueVerb};
+use crate::delivery::{Admitted, Cause, DeliveryTerms, InstanceId, NewMessage, Seq};
+use crate::disk::LogError;
+use crate::disk::files::Folder;
+use crate::disk::store::{Made, NotStored, Store};
+use crate::exchange::replies::Asker;
+use crate::exchange::tracked::{Happened, Intake, TrackedPublish, Verdict};
+use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
+use crate::net::broker::Broker;
+use crate::net::handle::Handle;
+use crate::policy::Kind;
+use crate::serve::operate;
+use crate::serve::post::Post;
+use crate::traffic::budget::LineBudget;
+use crate::wire::encode::Reason;
+
+/// The longest wait for something to happen, in milliseconds.
+const IDLE_MS_MAX: u64 = 250;
+
+/// How long after a segment could not be prepared it is tried again, in milliseconds.
+const PREPARE_AGAIN_MS: u64 = 1_000;
+
+/// A command of an operator, and where its answer goes.
+pub(super) type Order = (QueueVerb, oneshot::Sender<QueueAnswer>);
+
+/// A handle to the task.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) intake: Arc<Intake<Handle>>,
+    orders: Arc<Mutex<Vec<Order>>>,
+    failure: Arc<Failure>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How the task ended, if it could not go on.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    error: Mutex<Option<LogError>>,
+    happened: Notify,
+}
+
+impl Failure {
+    /// Waits until the task cannot go on.
+    pub(super) async fn wait(&self) -> String {
+        loop {
+            self.happened.notified().await;
+            if let Some(error) = &*self.error.lock() {
+                return error.to_string();
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// Starts the task.
+    pub(super) fn start(
+        store: Store<Folder>,
+        intake: Arc<Intake<Handle>>,
+        broker: Arc<Broker>,
+        stream: String,
+    ) -> io::Result<Self> {
+        let orders = Arc::new(Mutex::new(Vec::new()));
+        let failure = Arc::new(Failure::default());
+        let (made, segments) = mpsc::channel();
+        let work = Work {
+            post: Post::new(Arc::clone(&broker)),
+            store,
+            intake: Arc::clone(&intake),
+            broker,
+            stream,
+            askers: Askers::default(),
+            orders: Arc::clone(&orders),
+            made,
+            segments,
+            is_preparing: false,
+            prepare_at_ms: 0,
+            is_disk_full: false,
+            lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
+            is_closing: false,
+        };
+        let failed = Arc::clone(&failure);
+        let thread = std::thread::Builder::new()
+            .name("exocom-store".to_owned())
+            .spawn(move || {
+                if let Err(error) = work.run() {
+                    tracing::error!("{error}");
+                    *failed.error.lock() = Some(error);
+                    failed.happened.notify_one();
+                }
+            })?;
+        Ok(Self {
+            intake,
+            orders,
+            failure,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it is told that the task cannot go on.
+    pub(super) fn failure(&self) -> Arc<Failure> {
+        Arc::clone(&self.failure)
+    }
+
+    /// Where an operator's orders go.
+    pub(super) fn counter(&self) -> Counter {
+        Counter {
+            orders: Arc::clone(&self.orders),
+            intake: Arc::clone(&self.intake),
+        }
+    }
+
+    /// Takes no more messages, writes everything down and ends. Returns after it is on disk.
+    pub(super) fn close(&mut self) {
+        self.intake.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread has panicked; the next start recovers");
+        }
+    }
+}
+
+/// Takes the orders of operators.
+#[derive(Debug, Clone)]
+pub(super) struct Counter {
+    orders: Arc<Mutex<Vec<Order>>>,
+    intake: Arc<Intake<Handle>>,
+}
+
+impl Counter {
+    /// Gives an order and waits for what came of it.
+    pub(super) async fn order(&self, verb: QueueVerb) -> QueueAnswer {
+        let (answer, answered) = oneshot::channel();
+        self.orders.lock().push((verb, answer));
+        self.intake.wake();
+        answered
+            .await
+            .unwrap_or_else(|_| QueueAnswer::refused("the broker is stopping"))
+    }
+}
+
+/// Who waits for the answers of tracked commands, and until when.
+#[derive(Debug, Default)]
+struct Askers {
+    by_seq: HashMap<Seq, (Asker<Handle>, u64)>,
+    deadlines: BTreeSet<(u64, Seq)>,
+}
+
+impl Askers {
+    fn insert(&mut self, seq: Seq, asker: Asker<Handle>, deadline_ms: u64) {
+        self.remove(seq);
+        self.by_seq.insert(seq, (asker, deadline_ms));
+        self.deadlines.insert((deadline_ms, seq));
+    }
+
+    fn remove(&mut self, seq: Seq) -> Option<Asker<Handle>> {
+        let (asker, deadline_ms) = self.by_seq.remove(&seq)?;
+        self.deadlines.remove(&(deadline_ms, seq));
+        Some(asker)
+    }
+
+    fn take_late(&mut self, now_ms: u64) -> Vec<Asker<Handle>> {
+        let mut late = Vec::new();
+        while let Some(&(deadline_ms, seq)) = self.deadlines.first()
+            && deadline_ms <= now_ms
+        {
+            late.extend(self.remove(seq));
+        }
+        late
+    }
+}
+
+/// What a publisher hears once everything is on disk.
+enum Outcome {
+    Stored(Seq),
+    Duplicate(Seq),
+    Refused(Reason),
+}
+
+struct Work {
+    store: Store<Folder>,
+    intake: Arc<Intake<Handle>>,
+    broker: Arc<Broker>,
+    /// What publishers are told that their messages are in.
+    stream: String,
+    post: Post,
+    askers: Askers,
+    orders: Arc<Mutex<Vec<Order>>>,
+    made: mpsc::Sender<io::Result<Made<std::fs::File>>>,
+    segments: mpsc::Receiver<io::Result<Made<std::fs::File>>>,
+    is_preparing: bool,
+    prepare_at_ms: u64,
+    is_disk_full: bool,
+    lines: LineBudget,
+    is_closing: bool,
+}
+
+impl Work {
+    fn run(mut self) -> Result<(), LogError> {
+        let mut happened = Vec::new();
+        while !self.is_closing {
+            self.intake.take(&mut happened, self.patience());
+            self.turn(&mut happened)?;
+        }
+        let now_ms = self.broker.clock.now_unix_ms();
+        self.store.close(now_ms)
+    }
+
+    fn patience(&self) -> Duration {
+        let now_ms = self.broker.clock.now_unix_ms();
+        let due_ms = self.store.next_deadline_ms().unwrap_or(u64::MAX);
+        Duration::from_millis(due_ms.saturating_sub(now_ms).min(IDLE_MS_MAX))
+    }
+
+    fn turn(&mut self, happened: &mut Vec<Happened<Handle>>) -> Result<(), LogError> {
+        let now_ms = self.broker.clock.now_unix_ms();
+        self.is_closing = self.intake.is_closed();
+        self.prepare(now_ms);
+        let mut answers = Vec::new();
+        for happened in happened.drain(..) {
+            self.take(happened, now_ms, &mut answers)?;
+        }
+        self.store.handle_time(now_ms);
+        self.store.commit()?;
+        self.answer(answers);
+        self.give_up();
+        let late = self.askers.take_late(now_ms);
+        self.post.refuse(late, Reason::Expired);
+        self.carry_out_orders(now_ms)?;
+        self.send(now_ms);
+        // A few steps now, the rest after what has come meanwhile.
+        for _ in 0..4 {
+            if !self.store.tidy()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        happened: Happened<Handle>,
+        now_ms: u64,
+        answers: &mut Vec<(Asker<Handle>, Outcome)>,
+    ) -> Result<(), LogError> {
+        match happened {
+            Happened::Published(message) => return self.publish(*message, now_ms, answers),
+            Happened::Said {
+                seq,
+                receiver,
+                from,
+                verdict,
+            } => match verdict {
+                Verdict::Ack => {
+                    self.store.handle_ack(seq, receiver);
+                    self.askers.remove(seq);
+                }
+                Verdict::Nak(delay_ms) => self.store.handle_nak(seq, receiver, from, delay_ms, now_ms),
+                Verdict::Progress => self.store.handle_progress(seq, receiver, from, now_ms),
+                Verdict::Term => self.store.handle_term(seq, receiver, from, now_ms),
+            },
+            Happened::Gone(instance) => self.store.handle_gone(instance, now_ms),
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        message: TrackedPublish<Handle>,
+        now_ms: u64,
+        answers: &mut Vec<(Asker<Handle>, Outcome)>,
+    ) -> Result<(), LogError> {
+        let TrackedPublish {
+            asker,
+            sender,
+            name,
+            terms,
+            receivers,
+            id,
+            headers,
+            payload,
+            ..
+        } = message;
+        let new = NewMessage {
+            sender: &sender,
+            name: &name,
+            terms,
+            receivers: &receivers,
+            id: id.as_ref(),
+            bytes: headers.len() + payload.len() + name.len() + sender.len(),
+        };
+        let outcome = match self.store.publish(&new, headers, payload, now_ms)? {
+            Ok(Admitted::New(seq)) => Outcome::Stored(seq),
+            Ok(Admitted::Duplicate(seq)) => Outcome::Duplicate(seq),
+            Err(why) => {
+                self.post.count_dropped(&sender, &name);
+                self.say_full(why);
+                Outcome::Refused(Reason::Overloaded)
+            }
+        };
+        let Some(asker) = asker else { return Ok(()) };
+        match (&outcome, terms.kind) {
+            // The answer of a command is all that its sender hears; that it is stored is implied.
+            (Outcome::Stored(seq) | Outcome::Duplicate(seq), Kind::Command)
+                if self.store.deliveries().holds(*seq) =>
+            {
+                self.askers.insert(*seq, asker, deadline_ms(&terms, now_ms));
+            }
+            _ => answers.push((asker, outcome)),
+        }
+        Ok(())
+    }
+
+    /// Tells publishers what became of their messages: what is stored is on disk now.
+    fn answer(&mut self, answers: Vec<(Asker<Handle>, Outcome)>) {
+        let stream = &self.stream;
+        self.post.answer(answers, |outcome| match outcome {
+            Outcome::Stored(seq) => Ok(format!(r#"{{"stream":"{stream}","seq":{seq}}}"#)),
+            Outcome::Duplicate(seq) => Ok(format!(r#"{{"stream":"{stream}","seq":{seq},"duplicate":true}}"#)),
+            Outcome::Refused(reason) => Err(*reason),
+        });
+    }
+
+    fn give_up(&mut self) {
+        let mut expired = Vec::new();
+        let mut dead = Vec::new();
+        for given_up in self.store.take_given_up() {
+            let name = self.store.deliveries().name_of(given_up.seq);
+            let service = self
+                .store
+                .deliveries()
+                .service_of(given_up.seq, given_up.receiver);
+            if let Some(withheld) = self.lines.take(self.broker.clock.now_us()) {
+                tracing::warn!(
+                    message = %given_up.seq,
+                    name = name.map_or("", |(name, _)| name),
+                    receiver = service.map_or("", |service| service),
+                    cause = %given_up.cause,
+                    withheld,
+                    "dead letter: `exocom queue show {}` shows it, `exocom queue replay` sends it again", given_up.seq
+                );
+            }
+            let asker = self.askers.remove(given_up.seq);
+            match given_up.cause {
+                Cause::Expired => expired.extend(asker),
+                Cause::Attempts | Cause::Terminated => dead.extend(asker),
+            }
+        }
+        self.post.refuse(expired, Reason::Expired);
+        self.post.refuse(dead, Reason::DeadLetter);
+    }
+
+    fn carry_out_orders(&mut self, now_ms: u64) -> Result<(), LogError> {
+        for (verb, answer) in std::mem::take(&mut *self.orders.lock()) {
+            let result = operate::carry_out(&mut self.store, verb, now_ms)?;
+            // Whoever asked may have left.
+            drop(answer.send(result));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, now_ms: u64) {
+        let mut out = Vec::new();
+        let epoch = self.post.epoch();
+        let post = &mut self.post;
+        self.store.dispatch(
+            epoch,
+            now_ms,
+            |service, name, found| post.listening(service, name, found),
+            &mut out,
+        );
+        let askers = &self.askers.by_seq;
+        let asker = |seq: Seq| askers.get(&seq).map(|(asker, _)| asker.clone());
+        let not_taken = self.post.send(&self.store, &out, asker);
+        for outgoing in not_taken {
+            self.store.handle_not_taken(&outgoing, now_ms);
+        }
+    }
+
+    /// Sees to it that the next segment is ready before it is needed: by a thread of its own, since it takes a
+    /// while to fill one with zeros.
+    fn prepare(&mut self, now_ms: u64) {
+        while let Ok(made) = self.segments.try_recv() {
+            self.is_preparing = false;
+            match made {
+                Ok(made) => {
+                    self.store.provide(made);
+                    if std::mem::take(&mut self.is_disk_full) {
+                        tracing::info!("there is space on the disk again; tracked messages are taken");
+                    }
+                }
+                Err(error) => {
+                    self.prepare_at_ms = now_ms + PREPARE_AGAIN_MS;
+                    if !std::mem::replace(&mut self.is_disk_full, true) {
+                        tracing::error!(
+                            folder = %self.store.files().path().display(), %error,
+                            "cannot prepare a segment of the store; when the current one is full, publishers of \
+                             tracked messages are told `overloaded` until there is space"
+                        );
+                    }
+                }
+            }
+        }
+        if self.is_preparing || now_ms < self.prepare_at_ms {
+            return;
+        }
+        let Some(wanted) = self.store.wanted() else { return };
+        let (files, made, intake) = (
+            self.store.files().clone(),
+            self.made.clone(),
+            Arc::clone(&self.intake),
+        );
+        let spawned = std::thread::Builder::new()
+            .name("exocom-segment".to_owned())
+            .spawn(move || {
+                // Nobody waits for it once the store is closed.
+                drop(made.send(wanted.make(&files)));
+                intake.wake();
+            });
+        match spawned {
+            Ok(_) => self.is_preparing = true,
+            Err(error) => {
+                self.prepare_at_ms = now_ms + PREPARE_AGAIN_MS;
+                tracing::error!(%error, "cannot start a thread to prepare a segment of the store");
+            }
+        }
+    }
+
+    fn say_full(&self, why: NotStored) {
+        if let Some(withheld) = self.lines.take(self.broker.clock.now_us()) {
+            tracing::warn!(withheld, "a tracked message is refused: {why}");
+        }
+    }
+}
+
+/// Until when the sender of a command waits for its answer, in milliseconds since 1970.
+const fn deadline_ms(terms: &DeliveryTerms, now_ms: u64) -> u64 {
+    now_ms.saturating_add(terms.attempt_ms_max)
+}
+
+/// The instance that a connection is.
+pub(super) const fn instance(id: crate::exchange::mailbox::ConnId) -> InstanceId {
+    InstanceId(id.0)
+}

@@ -1,0 +1,267 @@
+//! The store's way to the connections: finds the live instances of a service, puts attempts into their mailboxes,
+//! and answers into those of publishers. Each mailbox is locked once for a run of messages.
+//!
+//! Every attempt is decided anew: the policy in force must let the service receive the message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::delivery::{InstanceId, Outgoing, Seq};
+use crate::disk::files::Folder;
+use crate::disk::store::{Content, Store};
+use crate::exchange::mailbox::{Mailbox, NotTaken, Peer, Subscription};
+use crate::exchange::replies::{Asker, Attempt, Pending};
+use crate::identity::Role;
+use crate::net::broker::Broker;
+use crate::net::handle::Handle;
+use crate::policy::Action;
+use crate::serve::keeper::instance;
+use crate::traffic::flow::FlowBook;
+use crate::wire::encode::{self, Reason, Refusal};
+use crate::wire::name::MessageName;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Post {
+    broker: Arc<Broker>,
+    /// Live subscriptions by service and message name, as of the epoch.
+    live: HashMap<(Arc<str>, Arc<str>), Vec<Live>>,
+    epoch: u64,
+    /// Where the tracked flows of each sender are counted.
+    books: HashMap<Arc<str>, Arc<FlowBook>>,
+    /// Header bytes that name a sender.
+    stamps: HashMap<Arc<str>, Box<[u8]>>,
+}
+
+#[derive(Debug, Clone)]
+struct Live {
+    peer: Handle,
+    subscription: Arc<Subscription>,
+}
+
+impl Post {
+    pub(super) fn new(broker: Arc<Broker>) -> Self {
+        Self {
+            broker,
+            live: HashMap::new(),
+            epoch: 0,
+            books: HashMap::new(),
+            stamps: HashMap::new(),
+        }
+    }
+
+    /// Changes whenever instances come or go, or the policy changes. What was found before is forgotten then.
+    pub(super) fn epoch(&mut self) -> u64 {
+        let world = &self.broker.world;
+        let epoch = world.directory.epoch().wrapping_add(world.policy_generation());
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.live.clear();
+        }
+        epoch
+    }
+
+    /// Adds the instances of a service that listen to a name and may receive it.
+    pub(super) fn listening(&mut self, service: &Arc<str>, name: &Arc<str>, found: &mut Vec<InstanceId>) {
+        let key = (Arc::clone(service), Arc::clone(name));
+        let broker = &self.broker;
+        let live = self
+            .live
+            .entry(key)
+            .or_insert_with(|| find(broker, service, name));
+        for live in live {
+            let id = instance(live.peer.id());
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+    }
+
+    /// Puts attempts into their instances' mailboxes, in order. Gives back those that were not taken.
+    pub(super) fn send(
+        &mut self,
+        store: &Store<Folder>,
+        out: &[Outgoing],
+        asker: impl Fn(Seq) -> Option<Asker<Handle>>,
+    ) -> Vec<Outgoing> {
+        let mut not_taken: Vec<Outgoing> = Vec::new();
+        for run in out.chunk_by(|a, b| a.to == b.to) {
+            let Some(letters) = self.letters(store, run, &asker) else {
+                not_taken.extend(run);
+                continue;
+            };
+            let Some(peer) = letters
+                .iter()
+                .find_map(|letter| Some(letter.live.as_ref()?.peer.clone()))
+            else {
+                not_taken.extend(run);
+                continue;
+            };
+            peer.with_mailbox(|mailbox| {
+                for letter in letters {
+                    let outgoing = letter.outgoing;
+                    let is_stopped = not_taken.iter().any(|other| other.lane == outgoing.lane);
+                    if is_stopped || letter.put(mailbox).is_err() {
+                        not_taken.push(outgoing);
+                    }
+                }
+            });
+        }
+        not_taken
+    }
+
+    /// Everything that a run of attempts to one instance needs, before its mailbox is locked.
+    fn letters(
+        &mut self,
+        store: &Store<Folder>,
+        run: &[Outgoing],
+        asker: &impl Fn(Seq) -> Option<Asker<Handle>>,
+    ) -> Option<Vec<Letter>> {
+        let now_us = self.broker.clock.now_us();
+        let mut letters = Vec::with_capacity(run.len());
+        for outgoing in run {
+            let content = match store.content(outgoing.seq) {
+                Ok(content) => content?,
+                Err(error) => {
+                    tracing::error!(message = %outgoing.seq, %error, "cannot read a message; it is tried again");
+                    return None;
+                }
+            };
+            let service = Arc::clone(store.deliveries().service_of(outgoing.seq, outgoing.receiver)?);
+            let key = (Arc::clone(&service), Arc::clone(&content.name));
+            let live = self.live.get(&key).and_then(|all| {
+                all.iter()
+                    .find(|live| instance(live.peer.id()) == outgoing.to && !live.subscription.has_ended())
+                    .cloned()
+            });
+            let flow = self.book(&content.sender).counters(&content.name, Some(&service));
+            let attempt = Attempt {
+                seq: outgoing.seq,
+                receiver: outgoing.receiver,
+                us_max: outgoing.attempt_ms_max.saturating_mul(1000),
+            };
+            let pending = Pending {
+                asker: asker(outgoing.seq),
+                service: Arc::clone(&content.sender),
+                flow,
+                opened_us: now_us,
+                deadline_us: attempt.deadline_us(now_us),
+                siblings: None,
+                attempt: Some(attempt),
+            };
+            letters.push(Letter {
+                outgoing: *outgoing,
+                stamp: self.stamp(&content.sender, outgoing),
+                content,
+                live,
+                pending,
+            });
+        }
+        Some(letters)
+    }
+
+    /// Answers publishers: with the text, or with a refusal.
+    pub(super) fn answer<O>(
+        &self,
+        mut answers: Vec<(Asker<Handle>, O)>,
+        text: impl Fn(&O) -> Result<String, Reason>,
+    ) {
+        if answers.is_empty() {
+            return;
+        }
+        let policy = self.broker.world.policy();
+        answers.sort_by_key(|(asker, _)| asker.peer.id());
+        for same in answers.chunk_by(|(a, _), (b, _)| a.peer.id() == b.peer.id()) {
+            let Some((first, _)) = same.first() else { continue };
+            first.peer.with_mailbox(|mailbox| {
+                for (asker, outcome) in same {
+                    match text(outcome) {
+                        Ok(text) => mailbox.tell(&asker.inbox, text.as_bytes()),
+                        Err(reason) => mailbox.refuse(
+                            &asker.inbox,
+                            &Refusal {
+                                reason,
+                                rule: None,
+                                policy: policy.version(),
+                            },
+                        ),
+                    }
+                }
+            });
+        }
+    }
+
+    /// Tells those who asked that their commands cannot succeed, or not in time.
+    pub(super) fn refuse(&self, askers: Vec<Asker<Handle>>, reason: Reason) {
+        let answers = askers.into_iter().map(|asker| (asker, ())).collect();
+        self.answer(answers, |()| Err(reason));
+    }
+
+    /// Counts a message that found no room in the store.
+    pub(super) fn count_dropped(&mut self, sender: &Arc<str>, name: &Arc<str>) {
+        self.book(sender).counters(name, None).count_dropped();
+    }
+
+    fn book(&mut self, sender: &Arc<str>) -> Arc<FlowBook> {
+        let broker = &self.broker;
+        let book = self
+            .books
+            .entry(Arc::clone(sender))
+            .or_insert_with(|| broker.flows.open_book(sender));
+        Arc::clone(book)
+    }
+
+    fn stamp(&mut self, sender: &Arc<str>, outgoing: &Outgoing) -> Vec<u8> {
+        let stamp = self
+            .stamps
+            .entry(Arc::clone(sender))
+            .or_insert_with(|| encode::stamp(sender));
+        let mut bytes = Vec::with_capacity(stamp.len() + 64);
+        bytes.extend_from_slice(stamp);
+        encode::stamp_tracked(&mut bytes, outgoing.seq.0, outgoing.attempt);
+        bytes
+    }
+}
+
+/// One attempt, ready for a mailbox.
+struct Letter {
+    outgoing: Outgoing,
+    stamp: Vec<u8>,
+    content: Arc<Content>,
+    /// `None` where the instance has left meanwhile.
+    live: Option<Live>,
+    pending: Pending<Handle>,
+}
+
+impl Letter {
+    fn put(self, mailbox: &mut Mailbox<Handle>) -> Result<(), NotTaken> {
+        let live = self.live.ok_or(NotTaken::Gone)?;
+        let content = encode::Content {
+            stamp: &self.stamp,
+            headers: &self.content.headers,
+            payload: &self.content.payload,
+        };
+        let flow = Arc::clone(&self.pending.flow);
+        let name = self.content.name.as_bytes();
+        mailbox.deliver(&live.subscription, name, &content, Some(|| self.pending))?;
+        flow.count_delivered(self.content.payload.len());
+        Ok(())
+    }
+}
+
+/// The live subscriptions of a service to a name, if it may receive it. One for each instance will be used.
+fn find(broker: &Broker, service: &Arc<str>, name: &Arc<str>) -> Vec<Live> {
+    let Ok(name) = MessageName::new(name) else {
+        return Vec::new();
+    };
+    let policy = broker.world.policy();
+    let entries = broker.world.directory.find(&name).into_iter().filter(|entry| {
+        matches!(&entry.identity.role, Role::Service(other) if other == service)
+            && policy.decide(&entry.identity, Action::Receive, &name).is_ok()
+    });
+    let live = entries.map(|entry| Live {
+        peer: entry.peer,
+        subscription: entry.subscription,
+    });
+    live.collect()
+}
