@@ -218,6 +218,10 @@ impl Work {
             self.intake.take(&mut happened, self.patience());
             self.turn(&mut happened)?;
         }
+        if self.is_preparing {
+            // Nothing of ours writes into the folder once this has ended. What came of it the next start finds out.
+            drop(self.segments.recv());
+        }
         let now_ms = self.broker.clock.now_unix_ms();
         self.store.close(now_ms)
     }

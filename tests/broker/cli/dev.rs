@@ -240,5 +240,8 @@ fn the_log_can_be_read_by_programs() {
         .iter()
         .filter_map(|line| line["fields"]["message"].as_str())
         .collect();
-    assert_eq!(said, ["listening", "ready", "stopping", "stopped"]);
+    assert_eq!(
+        said,
+        ["store opened", "listening", "ready", "stopping", "stopped"]
+    );
 }

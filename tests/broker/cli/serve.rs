@@ -150,7 +150,7 @@ fn with_a_policy_that_it_cannot_keep() {
             "policy.toml:24",
             "todos.create",
             "at-least-once",
-            "Write delivery = \"at-most-once\"",
+            "[store] folder = \"store\"",
         ],
     );
     fs::remove_file(folder.join("policy.toml")).expect("it is there");
