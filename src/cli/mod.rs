@@ -116,7 +116,8 @@ impl Cli {
         };
         let filter = tracing_subscriber::EnvFilter::try_from_env("EXOCOM_LOG").unwrap_or_else(|_| {
             let ours = ["exocom", "exocom_todo", "exorelay"].map(|part| format!("{part}={level}"));
-            tracing_subscriber::EnvFilter::new(format!("warn,{}", ours.join(",")))
+            // What TLS has to say we say ourselves: its own lines anybody could cause, as many as they like.
+            tracing_subscriber::EnvFilter::new(format!("warn,rustls=off,{}", ours.join(",")))
         });
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
