@@ -31,3 +31,7 @@ fuzz:
 # The todo application on a broker of its own: http://127.0.0.1:3000
 demo:
     cargo run --release -- demo
+
+# A million lives of the store, and every bit of a mebibyte of its log: some quarter of an hour.
+sim-nightly:
+    EXOCOM_SIM_SEEDS=1000000 EXOCOM_SIM_BITS=all scripts/test sim

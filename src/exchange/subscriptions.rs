@@ -183,6 +183,7 @@ impl<P: Peer> Subscriptions<P> {
             subscription: Arc::clone(&subscription),
         };
         world.directory.insert(&pattern, (self.peer.id(), number), entry);
+        world.wake_deliveries();
         self.by_sid.insert(
             sid.into(),
             Listening {

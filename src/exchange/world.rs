@@ -50,6 +50,14 @@ where
     pub fn set_policy(&self, policy: Arc<Policy>) {
         self.policy.store(policy);
         self.policy_generation.fetch_add(1, Release);
+        self.wake_deliveries();
+    }
+
+    /// Tells the owner of the tracked messages that a receiver may have come.
+    pub fn wake_deliveries(&self) {
+        if let Some(intake) = &self.intake {
+            intake.wake();
+        }
     }
 
     /// The share of a service that the policy lists; the same each time.

@@ -31,7 +31,7 @@ use crate::traffic::budget::LineBudget;
 use crate::wire::encode::Reason;
 
 /// The longest wait for something to happen, in milliseconds.
-const IDLE_MS_MAX: u64 = 250;
+const IDLE_MS_MAX: u64 = 1_000;
 
 /// How long after a segment could not be prepared it is tried again, in milliseconds.
 const PREPARE_AGAIN_MS: u64 = 1_000;
@@ -98,7 +98,10 @@ impl Keeper {
         let thread = std::thread::Builder::new()
             .name("exocom-store".to_owned())
             .spawn(move || {
+                let intake = Arc::clone(&work.intake);
                 if let Err(error) = work.run() {
+                    // From now on publishers are refused at once.
+                    intake.close();
                     tracing::error!("{error}");
                     *failed.error.lock() = Some(error);
                     failed.happened.notify_one();
@@ -164,7 +167,6 @@ struct Askers {
 
 impl Askers {
     fn insert(&mut self, seq: Seq, asker: Asker<Handle>, deadline_ms: u64) {
-        self.remove(seq);
         self.by_seq.insert(seq, (asker, deadline_ms));
         self.deadlines.insert((deadline_ms, seq));
     }
@@ -321,9 +323,7 @@ impl Work {
         let Some(asker) = asker else { return Ok(()) };
         match (&outcome, terms.kind) {
             // The answer of a command is all that its sender hears; that it is stored is implied.
-            (Outcome::Stored(seq) | Outcome::Duplicate(seq), Kind::Command)
-                if self.store.deliveries().holds(*seq) =>
-            {
+            (Outcome::Stored(seq), Kind::Command) => {
                 self.askers.insert(*seq, asker, deadline_ms(&terms, now_ms));
             }
             _ => answers.push((asker, outcome)),

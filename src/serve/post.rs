@@ -12,10 +12,12 @@ use crate::disk::store::{Content, Store};
 use crate::exchange::mailbox::{Mailbox, NotTaken, Peer, Subscription};
 use crate::exchange::replies::{Asker, Attempt, Pending};
 use crate::identity::Role;
+use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::broker::Broker;
 use crate::net::handle::Handle;
 use crate::policy::Action;
 use crate::serve::keeper::instance;
+use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowBook;
 use crate::wire::encode::{self, Reason, Refusal};
 use crate::wire::name::MessageName;
@@ -31,6 +33,7 @@ pub(super) struct Post {
     books: HashMap<Arc<str>, Arc<FlowBook>>,
     /// Header bytes that name a sender.
     stamps: HashMap<Arc<str>, Box<[u8]>>,
+    lines: LineBudget,
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +50,7 @@ impl Post {
             epoch: 0,
             books: HashMap::new(),
             stamps: HashMap::new(),
+            lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
         }
     }
 
@@ -86,22 +90,23 @@ impl Post {
     ) -> Vec<Outgoing> {
         let mut not_taken: Vec<Outgoing> = Vec::new();
         for run in out.chunk_by(|a, b| a.to == b.to) {
-            let Some(letters) = self.letters(store, run, &asker) else {
-                not_taken.extend(run);
-                continue;
-            };
-            let Some(peer) = letters
+            let letters: Vec<_> = run
                 .iter()
-                .find_map(|letter| Some(letter.live.as_ref()?.peer.clone()))
-            else {
+                .map(|outgoing| self.letter(store, outgoing, &asker).ok_or(*outgoing))
+                .collect();
+            let mut ready = letters.iter().flatten();
+            let Some(peer) = ready.next().map(|letter| letter.live.peer.clone()) else {
                 not_taken.extend(run);
                 continue;
             };
             peer.with_mailbox(|mailbox| {
                 for letter in letters {
-                    let outgoing = letter.outgoing;
+                    let outgoing = *letter
+                        .as_ref()
+                        .map_or_else(|outgoing| outgoing, |letter| &letter.outgoing);
                     let is_stopped = not_taken.iter().any(|other| other.lane == outgoing.lane);
-                    if is_stopped || letter.put(mailbox).is_err() {
+                    let is_taken = !is_stopped && letter.is_ok_and(|letter| letter.put(mailbox).is_ok());
+                    if !is_taken {
                         not_taken.push(outgoing);
                     }
                 }
@@ -110,54 +115,53 @@ impl Post {
         not_taken
     }
 
-    /// Everything that a run of attempts to one instance needs, before its mailbox is locked.
-    fn letters(
+    /// Everything that an attempt needs, before its instance's mailbox is locked. `None` where the instance has
+    /// left meanwhile, or the message cannot be read now.
+    fn letter(
         &mut self,
         store: &Store<Folder>,
-        run: &[Outgoing],
+        outgoing: &Outgoing,
         asker: &impl Fn(Seq) -> Option<Asker<Handle>>,
-    ) -> Option<Vec<Letter>> {
+    ) -> Option<Letter> {
         let now_us = self.broker.clock.now_us();
-        let mut letters = Vec::with_capacity(run.len());
-        for outgoing in run {
-            let content = match store.content(outgoing.seq) {
-                Ok(content) => content?,
-                Err(error) => {
-                    tracing::error!(message = %outgoing.seq, %error, "cannot read a message; it is tried again");
-                    return None;
+        let content = match store.content(outgoing.seq) {
+            Ok(content) => content?,
+            Err(error) => {
+                if let Some(withheld) = self.lines.take(now_us) {
+                    tracing::error!(
+                        message = %outgoing.seq, %error, withheld,
+                        "cannot read a message from the store; it is tried again"
+                    );
                 }
-            };
-            let service = Arc::clone(store.deliveries().service_of(outgoing.seq, outgoing.receiver)?);
-            let key = (Arc::clone(&service), Arc::clone(&content.name));
-            let live = self.live.get(&key).and_then(|all| {
-                all.iter()
-                    .find(|live| instance(live.peer.id()) == outgoing.to && !live.subscription.has_ended())
-                    .cloned()
-            });
-            let flow = self.book(&content.sender).counters(&content.name, Some(&service));
-            let attempt = Attempt {
-                seq: outgoing.seq,
-                receiver: outgoing.receiver,
-                us_max: outgoing.attempt_ms_max.saturating_mul(1000),
-            };
-            let pending = Pending {
-                asker: asker(outgoing.seq),
-                service: Arc::clone(&content.sender),
-                flow,
-                opened_us: now_us,
-                deadline_us: attempt.deadline_us(now_us),
-                siblings: None,
-                attempt: Some(attempt),
-            };
-            letters.push(Letter {
-                outgoing: *outgoing,
-                stamp: self.stamp(&content.sender, outgoing),
-                content,
-                live,
-                pending,
-            });
-        }
-        Some(letters)
+                return None;
+            }
+        };
+        let service = Arc::clone(store.deliveries().service_of(outgoing.seq, outgoing.receiver)?);
+        let key = (Arc::clone(&service), Arc::clone(&content.name));
+        let is_to = |live: &&Live| instance(live.peer.id()) == outgoing.to && !live.subscription.has_ended();
+        let live = self.live.get(&key)?.iter().find(is_to)?.clone();
+        let flow = self.book(&content.sender).counters(&content.name, Some(&service));
+        let attempt = Attempt {
+            seq: outgoing.seq,
+            receiver: outgoing.receiver,
+            us_max: outgoing.attempt_ms_max.saturating_mul(1000),
+        };
+        let pending = Pending {
+            asker: asker(outgoing.seq),
+            service: Arc::clone(&content.sender),
+            flow,
+            opened_us: now_us,
+            deadline_us: attempt.deadline_us(now_us),
+            siblings: None,
+            attempt: Some(attempt),
+        };
+        Some(Letter {
+            outgoing: *outgoing,
+            stamp: self.stamp(&content.sender, outgoing),
+            content,
+            live,
+            pending,
+        })
     }
 
     /// Answers publishers: with the text, or with a refusal.
@@ -228,14 +232,12 @@ struct Letter {
     outgoing: Outgoing,
     stamp: Vec<u8>,
     content: Arc<Content>,
-    /// `None` where the instance has left meanwhile.
-    live: Option<Live>,
+    live: Live,
     pending: Pending<Handle>,
 }
 
 impl Letter {
     fn put(self, mailbox: &mut Mailbox<Handle>) -> Result<(), NotTaken> {
-        let live = self.live.ok_or(NotTaken::Gone)?;
         let content = encode::Content {
             stamp: &self.stamp,
             headers: &self.content.headers,
@@ -243,7 +245,7 @@ impl Letter {
         };
         let flow = Arc::clone(&self.pending.flow);
         let name = self.content.name.as_bytes();
-        mailbox.deliver(&live.subscription, name, &content, Some(|| self.pending))?;
+        mailbox.deliver(&self.live.subscription, name, &content, Some(|| self.pending))?;
         flow.count_delivered(self.content.payload.len());
         Ok(())
     }
