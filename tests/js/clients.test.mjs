@@ -119,6 +119,7 @@ test("of a queue group each message reaches one member, and all members get some
   assert.deepEqual(texts(other.got), sent);
 });
 
+// protocol: P-072, P-074
 test("a request is answered, and the receiver sees a token in place of the inbox", async (t) => {
   const worker = await client(t, "worker");
   const seen = [];
@@ -138,6 +139,7 @@ test("a request is answered, and the receiver sees a token in place of the inbox
   assert.equal(alone.string(), "42");
 });
 
+// protocol: P-073
 test("a reply token works once, and for nobody else", async (t) => {
   const worker = await client(t, "worker");
   const { got } = await listen(worker, "job.token", { queue: "worker" });
@@ -156,6 +158,7 @@ test("a reply token works once, and for nobody else", async (t) => {
   await eventually("the refusal of the second", () => errorsIn(workerStatus).length === 1);
 });
 
+// protocol: P-083
 test("a request that nobody receives fails at once", async (t) => {
   const asker = await client(t, "asker");
   const start = performance.now();
@@ -170,6 +173,7 @@ test("a request that nobody receives fails at once", async (t) => {
   assert.equal(refusal(answer).reason, "no-receiver");
 });
 
+// protocol: P-052, P-053, P-056
 test("headers pass, but for those that are ours", async (t) => {
   const watcher = await client(t, "watcher");
   const { got } = await listen(watcher, "news.headers");
@@ -207,6 +211,7 @@ test("an answer that carries the request's headers back is stamped anew", async 
   assert.equal(answer.headers.get("X-Kept"), "1");
 });
 
+// protocol: P-036
 test("a subscription ends after the messages it asked for", async (t) => {
   const watcher = await client(t, "watcher");
   const limited = await listen(watcher, "news.max", { max: 3 });
@@ -216,6 +221,8 @@ test("a subscription ends after the messages it asked for", async (t) => {
   await eventually("all messages", () => all.got.length === 10);
   assert.deepEqual(texts(limited.got), ["0", "1", "2"]);
   assert.ok(limited.subscription.isClosed());
+  // Counted by what came over the wire, not by what the client kept.
+  assert.equal(watcher.stats().inMsgs, 13);
   all.subscription.unsubscribe();
   await watcher.flush();
   asker.publish("news.max", "late");
@@ -254,6 +261,7 @@ test("draining a receiver in a group loses nothing", async (t) => {
   assert.ok(left.got.length > 0 && stayed.got.length > 5000);
 });
 
+// protocol: P-034
 test("flush returns when everything before it has arrived at the broker", async (t) => {
   const asker = await client(t, "asker");
   const { got } = await listen(asker, "news.flush");
@@ -275,6 +283,7 @@ test("without echo a client does not hear itself", async (t) => {
   assert.deepEqual(texts(heard.quiet.got), ["loud"]);
 });
 
+// protocol: P-043
 test("a payload at the limit passes, one byte more closes the connection, and the client comes back", async (t) => {
   const watcher = await client(t, "watcher");
   const { got } = await listen(watcher, "news.large");
@@ -297,6 +306,7 @@ test("a payload at the limit passes, one byte more closes the connection, and th
   assert.equal(got[1].string(), "small");
 });
 
+// protocol: P-026
 test("verbose and pedantic clients are served as well", async (t) => {
   const watcher = await client(t, "watcher", { verbose: true, pedantic: true });
   const { got } = await listen(watcher, "news.verbose");
@@ -310,6 +320,7 @@ test("verbose and pedantic clients are served as well", async (t) => {
   assert.equal(errorsIn(status).length, 1);
 });
 
+// protocol: P-080, P-082
 test("a denied request fails at once, with the rule", async (t) => {
   const asker = await client(t, "asker");
   const start = performance.now();
@@ -331,6 +342,7 @@ test("a denied request fails at once, with the rule", async (t) => {
   t.diagnostic(`denied request: ${ms.toFixed(2)} ms`);
 });
 
+// protocol: P-041
 test("a denied publish is reported, and the connection goes on", async (t) => {
   const asker = await client(t, "asker");
   const status = statusOf(asker);
@@ -344,6 +356,7 @@ test("a denied publish is reported, and the connection goes on", async (t) => {
   await eventually("a message", () => got.length === 1);
 });
 
+// protocol: P-062
 test("a subscription outside the policy is refused", async (t) => {
   const watcher = await client(t, "watcher");
   const status = statusOf(watcher);
@@ -368,6 +381,7 @@ test("a subscription outside the policy is refused", async (t) => {
   await eventually("a message", () => got.length === 1);
 });
 
+// protocol: P-071
 test("an inbox is heard by its owner alone", async (t) => {
   const worker = await client(t, "worker");
   await serve(worker, "job.private", () => "for your ears");
@@ -382,6 +396,7 @@ test("an inbox is heard by its owner alone", async (t) => {
   assert.equal(overheard.got.length, 0);
 });
 
+// protocol: P-084
 test("a request whose receiver dies is refused as lost", async (t) => {
   const worker = spawn(process.execPath, [new URL("dying_worker.mjs", import.meta.url).pathname], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -395,6 +410,7 @@ test("a request whose receiver dies is refused as lost", async (t) => {
   assert.equal(refusal((await asked).answer).reason, "receiver-lost");
 });
 
+// protocol: P-085
 test("a request that is not answered in time is refused as expired", async (t) => {
   const worker = await client(t, "worker");
   const { got } = await listen(worker, "job.slow", { queue: "worker" });
@@ -433,6 +449,7 @@ test("after the broker's restart everything works again", async (t) => {
   await eventually("the event", () => got.length === 1);
 });
 
+// protocol: P-100, P-101
 test("a broker that leaves says so first, and lets what is under way end", async (t) => {
   const broker = await Broker.serve({ lameDuckMs: 3000 });
   t.after(() => broker.end());

@@ -1,22 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest_asyncio
-from broker import Broker, Connected, Place, the_broker
-
-
-@pytest_asyncio.fixture
-async def client():
-    """Connects as a service; all connections are closed when the test ends."""
-    open_clients: list[Connected] = []
-
-    async def connect(service: str, place: Place | None = None, **options) -> Connected:
-        connected = await (place or the_broker()).connect(service, **options)
-        open_clients.append(connected)
-        return connected
-
-    yield connect
-    for connected in open_clients:
-        await connected.nc.close()
+from broker import PATIENCE_S, Broker, Connected, Place, the_broker
 
 
 @pytest_asyncio.fixture
@@ -26,3 +13,18 @@ async def brokers():
     yield started
     for broker in started:
         await broker.end()
+
+
+@pytest_asyncio.fixture
+async def client(brokers):
+    """Connects as a service; all connections are closed when the test ends, before the brokers are ended."""
+    open_clients: list[Connected] = []
+
+    async def connect(service: str, place: Place | None = None, **options) -> Connected:
+        connected = await (place or the_broker()).connect(service, **options)
+        open_clients.append(connected)
+        return connected
+
+    yield connect
+    for connected in open_clients:
+        await asyncio.wait_for(connected.nc.close(), PATIENCE_S)
