@@ -86,6 +86,7 @@ mod tests {
         ConnectOptions::default().changed_by(json.as_bytes())
     }
 
+    // protocol: P-023
     #[test]
     fn options_have_the_defaults_of_nats_server() {
         let defaults = ConnectOptions::default();
@@ -99,6 +100,7 @@ mod tests {
         }
     }
 
+    // protocol: P-021, P-022, P-024
     #[test]
     fn fields_are_read_as_nats_server_reads_them() {
         let options =

@@ -299,6 +299,7 @@ mod tests {
         }
     }
 
+    // protocol: P-073
     #[test]
     fn a_token_works_once() {
         let mut replies = PendingReplies::new(0);
@@ -363,6 +364,7 @@ mod tests {
         assert!(replies.open(pending("a", 1)).is_ok());
     }
 
+    // protocol: P-094
     #[test]
     fn a_service_that_is_never_answered_leaves_room_for_the_others() {
         let mut replies = PendingReplies::new(0);
@@ -392,6 +394,7 @@ mod tests {
         assert_eq!(opened, PENDING_REPLIES_PER_CONNECTION_MAX / 2);
     }
 
+    // protocol: P-087
     #[test]
     fn of_several_receivers_only_the_last_loss_is_told() {
         let siblings = Siblings::of(3);

@@ -225,6 +225,7 @@ fn an_answer_for_ten_thousand_inboxes_stops_at_the_outboxs_bound() {
     assert_eq!(dropped, 1);
 }
 
+// protocol: P-065
 #[test]
 fn a_group_belongs_to_one_service() {
     let mut town = Town::new(POLICY);
@@ -240,6 +241,7 @@ fn a_group_belongs_to_one_service() {
     }
 }
 
+// protocol: P-066
 #[test]
 fn a_message_that_an_instance_left_behind_goes_to_its_own_service() {
     let mut town = Town::new(POLICY);
@@ -304,6 +306,7 @@ sends = ["orders.placed"]
 receives = ["orders.place"]
 "#;
 
+// protocol: P-067
 #[test]
 fn an_answer_keeps_its_place_among_the_messages_of_its_sender() {
     let mut town = Town::new(ASKED_AND_TOLD);
@@ -323,6 +326,7 @@ fn an_answer_keeps_its_place_among_the_messages_of_its_sender() {
     assert_eq!(payloads, ["a", "b", "c"], "{heard}");
 }
 
+// protocol: P-088
 #[test]
 fn a_refusal_comes_after_what_was_sent_before_it() {
     let mut town = Town::new(POLICY);
@@ -352,6 +356,7 @@ fn a_refusal_comes_after_what_was_sent_before_it() {
     assert_eq!(lines.collect::<Vec<_>>(), expected);
 }
 
+// protocol: P-025
 #[test]
 fn only_what_passes_is_said_to_be_ok() {
     let mut town = Town::new(ASKED_AND_TOLD);

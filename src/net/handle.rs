@@ -414,3 +414,64 @@ impl Write for SocketWriter<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Role;
+    use rustls::pki_types::PrivateKeyDer;
+
+    async fn handle(now_us: u64) -> Handle {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (socket, _) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let config = rustls::ServerConfig::builder_with_provider(crate::net::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.into()], key)
+            .unwrap();
+        let identity = Identity {
+            trust_domain: "shop.example".into(),
+            role: Role::Service("web".into()),
+            serial: "1".into(),
+            expires_unix_s: i64::MAX,
+        };
+        Handle::new(
+            ConnId(1),
+            socket.unwrap(),
+            ServerConnection::new(Arc::new(config)).unwrap(),
+            address,
+            Arc::new(identity),
+            None,
+            now_us,
+            Arc::default(),
+            Arc::default(),
+        )
+    }
+
+    // protocol: P-038
+    #[tokio::test]
+    async fn a_silent_client_is_asked_twice_and_then_cut() {
+        let start_us = 5_000_000;
+        let client = handle(start_us).await;
+        client.is_ready.store(true, Relaxed);
+        let ordered_after = |silent_s: u64| {
+            client.tick(start_us + silent_s * 1_000_000 + 1, false);
+            client.orders.swap(0, Relaxed)
+        };
+        let asked = [59, 60, 61, 119, 120, 179, 180].map(ordered_after);
+        assert_eq!(asked, [0, order::PING, 0, 0, order::PING, 0, order::CUT]);
+    }
+
+    #[tokio::test]
+    async fn a_client_without_connect_is_cut() {
+        let client = handle(0).await;
+        client.tick(CONNECT_MS_MAX * 1000, false);
+        assert_eq!(client.orders.swap(0, Relaxed), 0);
+        client.tick(CONNECT_MS_MAX * 1000 + 1, false);
+        assert_eq!(client.orders.swap(0, Relaxed), order::CUT);
+    }
+}

@@ -326,6 +326,7 @@ mod tests {
         }
     }
 
+    // protocol: P-030, P-031
     #[test]
     fn operations() {
         let check =
@@ -392,6 +393,7 @@ mod tests {
         );
     }
 
+    // protocol: P-042, P-043, P-090, P-091, P-092
     #[test]
     fn mistakes() {
         let check =
@@ -465,6 +467,7 @@ mod tests {
         (ops, None)
     }
 
+    // protocol: P-033
     #[test]
     fn every_split_of_the_input_decodes_the_same() {
         let text = b"CONNECT {}\r\nPING\r\nSUB a.* q 7\r\nPUB a.b _INBOX.1 5\r\nhe\r\no\r\n\

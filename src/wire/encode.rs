@@ -332,6 +332,7 @@ mod tests {
         );
     }
 
+    // protocol: P-080
     #[test]
     fn refusals() {
         let denied = Refusal {
@@ -346,6 +347,7 @@ mod tests {
         );
     }
 
+    // protocol: P-040
     #[test]
     fn error_texts() {
         let check = |text: ErrText<'_>, expected: &str| assert_eq!(written(|out| err(out, text)), expected);
@@ -364,6 +366,7 @@ mod tests {
         );
     }
 
+    // protocol: P-072
     #[test]
     fn reply_tokens_are_read_only_as_written() {
         let token = ReplyToken {

@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // protocol: P-053, P-054, P-055, P-056
     #[test]
     fn values_are_found_by_name() {
         let block = b"NATS/1.0\r\nNats-Msg-Id-2: x\r\nNats-Msg-Id: a b \r\nNats-Msg-Id: c\r\n\r\n";
@@ -177,6 +178,7 @@ mod tests {
         check("", "");
     }
 
+    // protocol: P-055
     #[test]
     fn only_utf8_passes() {
         let check = |value: &[u8], passes: bool| {

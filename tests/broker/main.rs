@@ -26,6 +26,7 @@ mod pages;
 #[cfg(target_os = "linux")]
 mod partitions;
 mod pki;
+mod protocol;
 mod relay_js;
 mod relay_rust;
 mod relays_together;

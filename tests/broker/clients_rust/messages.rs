@@ -22,6 +22,7 @@ async fn a_message_published_reaches_who_subscribes_with_the_sender_stamped() {
     assert_eq!(text(&next(&mut news).await), "");
 }
 
+// protocol: P-061
 #[tokio::test]
 async fn wildcard_subscriptions_get_what_they_match_and_nothing_else() {
     let broker = Broker::dev(POLICY);
@@ -42,6 +43,7 @@ async fn wildcard_subscriptions_get_what_they_match_and_nothing_else() {
     assert_eq!(all_of(&watcher, &mut middle).await, ["news.wild.a"]);
 }
 
+// protocol: P-063, P-064
 #[tokio::test]
 async fn of_a_queue_group_each_message_reaches_one_member_and_all_members_get_some() {
     let broker = Broker::dev(POLICY);
@@ -71,6 +73,7 @@ async fn of_a_queue_group_each_message_reaches_one_member_and_all_members_get_so
     assert_eq!(all, numbers(400));
 }
 
+// protocol: P-072, P-074
 #[tokio::test]
 async fn a_request_is_answered_and_the_receiver_sees_a_token_in_place_of_the_inbox() {
     let broker = Broker::dev(POLICY);
@@ -102,6 +105,7 @@ async fn a_request_is_answered_and_the_receiver_sees_a_token_in_place_of_the_inb
     assert_eq!(header(&answers[0], "Exo-Sender"), Some("worker"));
 }
 
+// protocol: P-052, P-053, P-056
 #[tokio::test]
 async fn headers_pass_but_for_those_that_are_ours() {
     let broker = Broker::dev(POLICY);
@@ -141,6 +145,7 @@ async fn headers_pass_but_for_those_that_are_ours() {
     assert_eq!((message.status, text(&message)), (None, "payload".to_owned()));
 }
 
+// protocol: P-053
 #[tokio::test]
 async fn an_answer_that_carries_the_requests_headers_back_is_stamped_anew() {
     let broker = Broker::dev(POLICY);
@@ -178,6 +183,7 @@ async fn an_answer_that_carries_the_requests_headers_back_is_stamped_anew() {
     assert_eq!(header(&answer, "X-Kept"), Some("1"));
 }
 
+// protocol: P-068
 #[tokio::test]
 async fn without_echo_a_client_does_not_hear_itself() {
     let broker = Broker::dev(POLICY);
@@ -198,6 +204,7 @@ async fn without_echo_a_client_does_not_hear_itself() {
     assert!(all_of(&quiet, &mut quiet_hears).await.is_empty());
 }
 
+// protocol: P-025, P-026, P-041
 #[test]
 fn verbose_and_pedantic_clients_get_an_ok_for_each_operation() {
     let broker = Broker::dev(POLICY);

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::support::{Broker, wait_until};
 
+// protocol: P-073
 #[tokio::test]
 async fn a_reply_token_works_once_and_for_nobody_else() {
     let broker = Broker::dev(POLICY);
@@ -35,6 +36,7 @@ async fn a_reply_token_works_once_and_for_nobody_else() {
     .await;
 }
 
+// protocol: P-083
 #[tokio::test]
 async fn a_request_that_nobody_receives_fails_at_once() {
     let broker = Broker::dev(POLICY);
@@ -49,6 +51,7 @@ async fn a_request_that_nobody_receives_fails_at_once() {
     assert_eq!(refused_for(&ask(&asker, "job.nobody").await.0), "no-receiver");
 }
 
+// protocol: P-080, P-082
 #[tokio::test]
 async fn a_denied_request_fails_at_once_with_the_rule() {
     let broker = Broker::dev(POLICY);
@@ -74,6 +77,7 @@ async fn a_denied_request_fails_at_once_with_the_rule() {
     eprintln!("denied request: {:.2} ms", took.as_secs_f64() * 1e3);
 }
 
+// protocol: P-041
 #[tokio::test]
 async fn a_denied_publish_is_reported_and_the_connection_goes_on() {
     let broker = Broker::dev(POLICY);
@@ -89,6 +93,7 @@ async fn a_denied_publish_is_reported_and_the_connection_goes_on() {
     assert_eq!(told.count(&Event::Disconnected), 0);
 }
 
+// protocol: P-062
 #[tokio::test]
 async fn a_subscription_outside_the_policy_is_refused() {
     let broker = Broker::dev(POLICY);
@@ -115,6 +120,7 @@ async fn a_subscription_outside_the_policy_is_refused() {
     }
 }
 
+// protocol: P-071
 #[tokio::test]
 async fn an_inbox_is_heard_by_its_owner_alone() {
     let broker = Broker::dev(POLICY);
@@ -142,6 +148,7 @@ async fn an_inbox_is_heard_by_its_owner_alone() {
     }
 }
 
+// protocol: P-084
 #[tokio::test]
 async fn a_request_whose_receiver_dies_is_refused_as_lost() {
     let broker = Broker::dev(POLICY);
@@ -156,6 +163,7 @@ async fn a_request_whose_receiver_dies_is_refused_as_lost() {
     assert_eq!(refused_for(&answer), "receiver-lost");
 }
 
+// protocol: P-085
 #[tokio::test]
 async fn a_request_that_is_not_answered_in_time_is_refused_as_expired() {
     let broker = Broker::dev(POLICY);

@@ -31,6 +31,7 @@ fn what_a_broken_connection_left_is_never_read_as_anothers() {
     assert!(message.ends_with("true\r\n"), "{message}");
 }
 
+// protocol: P-096
 #[test]
 fn a_client_that_asks_and_does_not_read_is_not_read_either() {
     let broker = Broker::serve(POLICY, ONE_THREAD);

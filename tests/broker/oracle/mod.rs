@@ -59,6 +59,7 @@ impl Pair {
     }
 }
 
+// protocol: P-110
 #[test]
 fn random_clients_get_equivalent_answers() {
     let Some(pair) = Pair::start() else { return };
@@ -85,6 +86,7 @@ fn random_clients_get_equivalent_answers() {
     }
 }
 
+// protocol: P-110
 #[test]
 fn each_deliberate_difference_is_one() {
     let Some(pair) = Pair::start() else { return };
@@ -101,6 +103,7 @@ fn each_deliberate_difference_is_one() {
     assert!(wrong.is_empty(), "other answers than expected:\n{wrong}");
 }
 
+// protocol: P-110
 #[test]
 fn the_document_of_the_protocol_lists_the_deliberate_differences() {
     let document = include_str!("../../../docs/protocol.md");
