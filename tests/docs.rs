@@ -50,7 +50,9 @@ fn numbers_of(document: &str) -> (BTreeSet<String>, Vec<String>) {
         .skip_while(|(_, line)| !line.starts_with("## "));
     for (index, line) in sections {
         let line_number = index + 1;
-        if let Some(sentence) = line.strip_prefix("- **") {
+        if line.starts_with("## ") {
+            last.clear();
+        } else if let Some(sentence) = line.strip_prefix("- **") {
             let number = sentence.split_once("** ").map(|(number, _)| number.to_owned());
             match number.filter(|number| is_number(number)) {
                 None => wrong.push(format!(
@@ -61,16 +63,14 @@ fn numbers_of(document: &str) -> (BTreeSet<String>, Vec<String>) {
                         wrong.push(format!(
                             "docs/protocol.md:{line_number}: {number} comes after {last}"
                         ));
+                    } else if numbers.contains(&number) {
+                        wrong.push(format!("docs/protocol.md:{line_number}: a second {number}"));
                     }
                     last.clone_from(&number);
                     numbers.insert(number);
                 }
             }
-        } else if !(line.is_empty()
-            || ["## ", "  ", ">", "|"]
-                .iter()
-                .any(|start| line.starts_with(start)))
-        {
+        } else if !(line.is_empty() || ["  ", ">", "|"].iter().any(|start| line.starts_with(start))) {
             wrong.push(format!(
                 "docs/protocol.md:{line_number}: neither a numbered sentence nor an explanation: {line:?}"
             ));
@@ -226,6 +226,12 @@ fn numbers_are_found_and_everything_else_is_explained() {
     check(good, &["P-001", "P-003"], 0);
     check("## One\n- **P-002** A.\n- **P-001** B.\n", &["P-001", "P-002"], 1);
     check("## One\n- **P-001** A.\n- **P-001** B.\n", &["P-001"], 1);
+    check(
+        "## One\n- **P-002** A.\n## Two\n- **P-001** B.\n",
+        &["P-001", "P-002"],
+        0,
+    );
+    check("## One\n- **P-001** A.\n## Two\n- **P-001** B.\n", &["P-001"], 1);
     check("## One\n- A sentence without a number.\n", &[], 1);
     check("## One\nThe server must.\n", &[], 1);
     check("## One\n- **P-1** A.\n", &[], 1);

@@ -6,6 +6,7 @@ mod operations;
 mod refusals;
 mod requests;
 mod subscriptions;
+mod tracked;
 
 use crate::support::{Broker, Raw};
 
@@ -85,7 +86,12 @@ fn subject(message: &str) -> String {
 }
 
 fn payload(message: &str) -> String {
-    let body = message.split_once("\r\n\r\n").map_or("", |(_, payload)| payload);
+    let end = if message.starts_with("MSG ") {
+        "\r\n"
+    } else {
+        "\r\n\r\n"
+    };
+    let body = message.split_once(end).map_or("", |(_, payload)| payload);
     body.strip_suffix("\r\n").unwrap_or(body).to_owned()
 }
 
