@@ -552,8 +552,8 @@ impl Deliveries {
         let Some(message) = self.messages.get_mut(&seq) else {
             return false;
         };
-        self.timers.remove(&(message.expires_at_ms, seq, EXPIRY));
-        message.expires_at_ms = expires_at_ms;
+        let old_ms = std::mem::replace(&mut message.expires_at_ms, expires_at_ms);
+        self.timers.remove(&(old_ms, seq, EXPIRY));
         self.timers.insert((expires_at_ms, seq, EXPIRY));
         let attempts_more = message.terms.attempts_max;
         if let Some(receiver) = message.receivers.get_mut(usize::from(number.0)) {
@@ -562,6 +562,11 @@ impl Deliveries {
         }
         self.set_state(seq, number, State::Ready);
         true
+    }
+
+    pub(super) fn move_expiry(&mut self, seq: Seq, old_ms: u64, new_ms: u64) {
+        self.timers.remove(&(old_ms, seq, EXPIRY));
+        self.timers.insert((new_ms, seq, EXPIRY));
     }
 
     pub(super) fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {

@@ -65,6 +65,17 @@ impl Ids {
         }
     }
 
+    /// Takes uses at a time that lies ahead as uses now. They were told by a clock that was wrong, and would be
+    /// remembered until it is right, with all that came after them.
+    pub(super) fn forget_later_times(&mut self, now_ms: u64) {
+        for (_, at_ms) in self.known.values_mut() {
+            *at_ms = now_ms.min(*at_ms);
+        }
+        for (at_ms, _) in &mut self.by_age {
+            *at_ms = now_ms.min(*at_ms);
+        }
+    }
+
     /// All that is remembered, oldest first: sender, id, message, time in milliseconds.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, Seq, u64)> {
         self.by_age.iter().filter_map(|(at_ms, key)| {

@@ -94,8 +94,10 @@ impl Deliveries {
         }
     }
 
-    /// The log has been read. What had expired by a clock that was wrong is on its way again.
+    /// The log has been read. What a clock that was ahead had said is judged anew: what had expired by it is on its
+    /// way again, and what was stored by it is kept no longer than what is stored now.
     pub fn recovered(&mut self, now_ms: u64) {
+        self.forget_later_times(now_ms);
         let mut revived = Vec::new();
         for (&seq, message) in &self.messages {
             for (number, receiver) in (0..).zip(&message.receivers) {
@@ -114,5 +116,22 @@ impl Deliveries {
             self.changes.push(Change::Replayed(seq, receiver, expires_at_ms));
         }
         self.ids.forget_old(now_ms);
+    }
+
+    /// Takes what was stored at a time that lies ahead as stored now.
+    fn forget_later_times(&mut self, now_ms: u64) {
+        let mut timers = Vec::new();
+        for (&seq, message) in &mut self.messages {
+            message.stored_ms = message.stored_ms.min(now_ms);
+            let latest_ms = now_ms.saturating_add(message.terms.expires_ms);
+            if message.expires_at_ms > latest_ms {
+                timers.push((seq, message.expires_at_ms, latest_ms));
+                message.expires_at_ms = latest_ms;
+            }
+        }
+        for (seq, old_ms, new_ms) in timers {
+            self.move_expiry(seq, old_ms, new_ms);
+        }
+        self.ids.forget_later_times(now_ms);
     }
 }

@@ -290,3 +290,34 @@ fn a_clock_that_was_wrong_revives_what_it_had_expired() {
     again.deliveries.recovered(again.now_ms);
     assert_eq!(again.sent(), [(1, 1, 1)]);
 }
+
+#[test]
+fn what_a_clock_that_was_ahead_stored_is_kept_no_longer_than_what_is_stored_now() {
+    let mut world = World::new(&[]);
+    let right_ms = world.now_ms;
+    world.now_ms += 31_536_000_000;
+    world.publish("a", Some("x")).unwrap();
+    let kept = world.deliveries.kept(Seq(1)).unwrap();
+    let mut again = World::new(&[]);
+    assert_eq!(again.now_ms, right_ms);
+    again
+        .deliveries
+        .recover_id("web".into(), "x".into(), Seq(1), kept.stored_ms);
+    again.deliveries.recover_message(kept.clone());
+    again.deliveries.recovered(right_ms);
+    assert_eq!(again.publish("a", Some("x")), Ok(Admitted::Duplicate(Seq(1))));
+    let now = again.deliveries.kept(Seq(1)).unwrap();
+    assert_eq!(now.stored_ms, right_ms);
+    assert_eq!(now.expires_at_ms, right_ms + kept.terms.expires_ms);
+    again.after(kept.terms.expires_ms + 120_000);
+    assert_eq!(
+        again.deliveries.take_given_up().len(),
+        1,
+        "it expires when it should"
+    );
+    assert_eq!(
+        again.publish("a", Some("x")),
+        Ok(Admitted::New(Seq(2))),
+        "the window is over"
+    );
+}
