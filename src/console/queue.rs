@@ -66,7 +66,7 @@ pub enum QueueAnswer {
         live_bytes: u64,
         /// Bytes of the log.
         disk_bytes: u64,
-        /// Whether messages are refused for want of space.
+        /// Whether messages are refused for want of space, or will be when the log's last segment is full.
         is_disk_full: bool,
     },
     /// One message.
@@ -172,7 +172,7 @@ impl QueueAnswer {
                 if *is_disk_full {
                     writeln!(
                         out,
-                        "the disk is full: tracked messages are refused until there is space"
+                        "the disk is full: tracked messages are refused, now or soon, until there is space"
                     )?;
                 }
                 for queue in queues {

@@ -189,6 +189,12 @@ impl<F: Files> Store<F> {
         Ok((store, opened))
     }
 
+    /// Whether a message must wait for the next segment: it would fit into one, and not into what there is.
+    pub fn awaits_segment(&self, new: &NewMessage<'_>, headers: &[u8], payload: &[u8]) -> bool {
+        let bytes = record_bytes(new, headers, payload);
+        bytes <= self.log.record_bytes_max() && !self.log.has_room(bytes, For::Messages)
+    }
+
     /// Takes a message in, or says why not. It is on disk after the next [`Store::commit`], and not before.
     pub fn publish(
         &mut self,
@@ -197,9 +203,7 @@ impl<F: Files> Store<F> {
         payload: Box<[u8]>,
         now_ms: u64,
     ) -> Result<Result<Admitted, NotStored>, LogError> {
-        let texts = new.sender.len() + new.name.len() + new.id.map_or(0, |id| id.len());
-        let receivers: usize = new.receivers.iter().map(|service| service.len() + 32).sum();
-        let bytes = headers.len() + payload.len() + texts + receivers + 256;
+        let bytes = record_bytes(new, &headers, &payload);
         if bytes > self.log.record_bytes_max() {
             return Ok(Err(NotStored::Large));
         }
@@ -496,6 +500,13 @@ impl<F: Files> Store<F> {
         }
         self.log.append(self.deliveries.last_seq(), write).map(Some)
     }
+}
+
+/// What a message takes in the log, in bytes, at the most.
+fn record_bytes(new: &NewMessage<'_>, headers: &[u8], payload: &[u8]) -> usize {
+    let texts = new.sender.len() + new.name.len() + new.id.map_or(0, |id| id.len());
+    let receivers: usize = new.receivers.iter().map(|service| service.len() + 32).sum();
+    headers.len() + payload.len() + texts + receivers + 256
 }
 
 /// The youngest messages, in memory.

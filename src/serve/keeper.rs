@@ -244,6 +244,7 @@ impl Work {
         }
         self.store.handle_time(now_ms);
         self.store.commit()?;
+        self.prepare(now_ms);
         self.answer(answers);
         self.give_up();
         let late = self.askers.take_late(now_ms);
@@ -311,6 +312,9 @@ impl Work {
             id: id.as_ref(),
             bytes: headers.len() + payload.len() + name.len() + sender.len(),
         };
+        if self.store.awaits_segment(&new, &headers, &payload) {
+            self.wait_for_segment(now_ms);
+        }
         let outcome = match self.store.publish(&new, headers, payload, now_ms)? {
             Ok(Admitted::New(seq)) => Outcome::Stored(seq),
             Ok(Admitted::Duplicate(seq)) => Outcome::Duplicate(seq),
@@ -372,7 +376,7 @@ impl Work {
 
     fn carry_out_orders(&mut self, now_ms: u64) -> Result<(), LogError> {
         for (verb, answer) in std::mem::take(&mut *self.orders.lock()) {
-            let result = operate::carry_out(&mut self.store, verb, now_ms)?;
+            let result = operate::carry_out(&mut self.store, verb, self.is_disk_full, now_ms)?;
             // Whoever asked may have left.
             drop(answer.send(result));
         }
@@ -401,25 +405,7 @@ impl Work {
     /// while to fill one with zeros.
     fn prepare(&mut self, now_ms: u64) {
         while let Ok(made) = self.segments.try_recv() {
-            self.is_preparing = false;
-            match made {
-                Ok(made) => {
-                    self.store.provide(made);
-                    if std::mem::take(&mut self.is_disk_full) {
-                        tracing::info!("there is space on the disk again; tracked messages are taken");
-                    }
-                }
-                Err(error) => {
-                    self.prepare_at_ms = now_ms + PREPARE_AGAIN_MS;
-                    if !std::mem::replace(&mut self.is_disk_full, true) {
-                        tracing::error!(
-                            folder = %self.store.files().path().display(), %error,
-                            "cannot prepare a segment of the store; when the current one is full, publishers of \
-                             tracked messages are told `overloaded` until there is space"
-                        );
-                    }
-                }
-            }
+            self.take_prepared(made, now_ms);
         }
         if self.is_preparing || now_ms < self.prepare_at_ms {
             return;
@@ -443,6 +429,40 @@ impl Work {
                 self.prepare_at_ms = now_ms + PREPARE_AGAIN_MS;
                 tracing::error!(%error, "cannot start a thread to prepare a segment of the store");
             }
+        }
+    }
+
+    fn take_prepared(&mut self, made: io::Result<Made<std::fs::File>>, now_ms: u64) {
+        self.is_preparing = false;
+        match made {
+            Ok(made) => {
+                self.store.provide(made);
+                if std::mem::take(&mut self.is_disk_full) {
+                    tracing::info!("there is space on the disk again; tracked messages are taken");
+                }
+            }
+            Err(error) => {
+                self.prepare_at_ms = now_ms + PREPARE_AGAIN_MS;
+                if !std::mem::replace(&mut self.is_disk_full, true) {
+                    tracing::error!(
+                        folder = %self.store.files().path().display(), %error,
+                        "cannot prepare a segment of the store; when the current one is full, publishers of \
+                         tracked messages are told `overloaded` until there is space"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Waits for the next segment where messages come faster than it can be prepared: a disk that is slow is not
+    /// full. What comes meanwhile waits in the intake, which has a bound.
+    fn wait_for_segment(&mut self, now_ms: u64) {
+        self.prepare(now_ms);
+        if self.is_preparing
+            && !self.is_disk_full
+            && let Ok(made) = self.segments.recv()
+        {
+            self.take_prepared(made, now_ms);
         }
     }
 

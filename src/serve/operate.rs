@@ -10,14 +10,15 @@ use crate::disk::store::Store;
 /// Dead letters that are listed at once.
 const LISTED_MAX: usize = 1_000;
 
-/// Carries an order out. An error is one of the log: the store cannot go on.
+/// Carries an order out. `is_disk_full` tells that no further segment can be prepared. An error is one of the log: the store cannot go on.
 pub(super) fn carry_out(
     store: &mut Store<Folder>,
     verb: QueueVerb,
+    is_disk_full: bool,
     now_ms: u64,
 ) -> Result<QueueAnswer, LogError> {
     let answer = match verb {
-        QueueVerb::List => return Ok(list(store, now_ms)),
+        QueueVerb::List => return Ok(list(store, is_disk_full, now_ms)),
         QueueVerb::Show { seq, payload } => return Ok(show(store, Seq(seq), payload)),
         QueueVerb::Replay {
             seq,
@@ -86,7 +87,7 @@ fn each_dead(
     acted.count()
 }
 
-fn list(store: &Store<Folder>, now_ms: u64) -> QueueAnswer {
+fn list(store: &Store<Folder>, is_disk_full: bool, now_ms: u64) -> QueueAnswer {
     let mut queues: Vec<_> = store
         .depths()
         .map(|(service, depth)| QueueStatus {
@@ -116,7 +117,7 @@ fn list(store: &Store<Folder>, now_ms: u64) -> QueueAnswer {
         messages: store.deliveries().len(),
         live_bytes: size.live_bytes,
         disk_bytes: size.disk_bytes,
-        is_disk_full: store.is_disk_full(),
+        is_disk_full: is_disk_full || store.is_disk_full(),
     }
 }
 
