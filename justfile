@@ -28,6 +28,10 @@ deny:
 fuzz:
     scripts/test fuzz
 
+# Kills a broker 200 times under load, and looks for what it lost. Takes some minutes.
+chaos:
+    EXOCOM_CHAOS_KILLS=200 cargo test --test chaos kills -- --nocapture
+
 # The todo application on a broker of its own: http://127.0.0.1:3000
 demo:
     cargo run --release -- demo

@@ -31,7 +31,11 @@ pub struct Broker {
     addresses: Vec<SocketAddr>,
     folder: Arc<tempfile::TempDir>,
     start: Start,
+    environment: Environment,
 }
+
+/// Variables for the broker's process.
+pub type Environment = Vec<(&'static str, std::ffi::OsString)>;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
@@ -42,9 +46,14 @@ enum Start {
 impl Broker {
     /// `exocom dev` under a policy, on a free port, with certificates for everybody in it.
     pub fn dev(policy: &str) -> Self {
+        Self::dev_at(policy, "127.0.0.1:0", Environment::new())
+    }
+
+    /// The same at an address, with variables in its environment.
+    pub fn dev_at(policy: &str, listen: &str, environment: Environment) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("policy.toml"), policy).expect("the folder takes a file");
-        Self::run(Arc::new(folder), Start::Dev, "127.0.0.1:0")
+        Self::run(Arc::new(folder), Start::Dev, listen, environment)
     }
 
     /// `exocom serve` with a configuration, `policy.toml` beside it, and certificates under `certs/` that
@@ -55,10 +64,10 @@ impl Broker {
         fs::write(broker.path("serve.toml"), config).expect("the folder takes a file");
         let folder = Arc::clone(&broker.folder);
         drop(broker);
-        Self::run(folder, Start::Serve, "")
+        Self::run(folder, Start::Serve, "", Environment::new())
     }
 
-    fn run(folder: Arc<tempfile::TempDir>, start: Start, listen: &str) -> Self {
+    fn run(folder: Arc<tempfile::TempDir>, start: Start, listen: &str, environment: Environment) -> Self {
         let dir = folder.path();
         let mut command = Command::new(EXOCOM);
         match start {
@@ -80,6 +89,7 @@ impl Broker {
             .stdout(Stdio::piped())
             .stderr(log)
             .env("NO_COLOR", "1")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .spawn()
             .expect("the binary was built for the tests");
         let output = child.stdout.take().expect("it was piped");
@@ -89,6 +99,7 @@ impl Broker {
             addresses: Vec::new(),
             folder,
             start,
+            environment,
         };
         match start {
             Start::Dev => {
@@ -192,6 +203,12 @@ impl Broker {
         self.wait()
     }
 
+    /// Kills it, as if the power went but for the machine's memory, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Waits for its end; says whether it ended well.
     pub fn wait(&mut self) -> bool {
         let mut status = None;
@@ -203,13 +220,19 @@ impl Broker {
     }
 
     /// Starts it again, in the same folder and on the same port.
-    pub fn restart(mut self) -> Self {
+    pub fn restart(self) -> Self {
+        let environment = self.environment.clone();
+        self.restart_with(environment)
+    }
+
+    /// The same with other variables in its environment.
+    pub fn restart_with(mut self, environment: Environment) -> Self {
         if self.child.try_wait().expect("it is our child").is_none() {
             self.stop();
         }
         let (folder, start, listen) = (Arc::clone(&self.folder), self.start, self.address.to_string());
         drop(self);
-        Self::run(folder, start, &listen)
+        Self::run(folder, start, &listen, environment)
     }
 
     /// Options for the official Rust client, with a service's certificate.
