@@ -2,21 +2,18 @@
 
 mod keeper;
 mod operate;
+mod policy;
 mod post;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use parking_lot::Mutex;
-use ring::digest::{Context, SHA256};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
@@ -35,13 +32,11 @@ use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
 use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
-use crate::policy::{Policy, Source};
-use crate::policy_files::{LoadError, load_sources};
 use crate::serve::keeper::Keeper;
+use crate::serve::policy::{Reload, watch};
 use crate::traffic::flow::FlowTotals;
 
-/// How long changes of the policy's files must have settled before they are read, in milliseconds.
-const SETTLED_MS: u64 = 200;
+pub use crate::serve::policy::{PolicyLoadError, load_policy};
 
 /// Open files that are no connections: logs, listeners, the runtimes' own.
 const FILES_RESERVED: usize = 64;
@@ -92,29 +87,6 @@ pub enum ServeError {
     Random,
 }
 
-/// Why a policy is not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyLoadError {
-    /// Its files cannot be read.
-    #[error("the policy cannot be read: {0}")]
-    Load(LoadError),
-    /// It has mistakes; the text shows each with its place.
-    #[error("the policy is refused, as `exocom policy check` would without a broker:\n{0}")]
-    Compile(String),
-    /// It asks for what there is no store for.
-    #[error(
-        "{rule}: [message.\"{pattern}\"] asks for delivery = \"at-least-once\", but the configuration has no store to \
-         keep messages in. Add to it: [store] folder = \"store\". The broker would rather not start than deliver less \
-         than asked."
-    )]
-    AtLeastOnce {
-        /// The line that asks.
-        rule: String,
-        /// The names it asks for.
-        pattern: String,
-    },
-}
-
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or set another address",
@@ -122,36 +94,6 @@ fn remedy(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         _ => "",
     }
-}
-
-/// Reads and compiles the policy. Without a store, refuses one that needs it.
-pub fn load_policy(path: &Path, has_store: bool) -> Result<Policy, PolicyLoadError> {
-    let sources = load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?;
-    compile_policy(&sources, has_store)
-}
-
-fn compile_policy(sources: &[Source], has_store: bool) -> Result<Policy, PolicyLoadError> {
-    let compiled = Policy::compile(sources).map_err(|errors| {
-        PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
-    })?;
-    for warning in compiled.warnings.iter() {
-        let place = warning.place();
-        tracing::warn!(
-            "policy {}:{}:{}: {}",
-            place.file,
-            place.line,
-            place.column,
-            warning.message()
-        );
-    }
-    let needs_store = compiled.policy.requires_durable_delivery().next();
-    if let Some((pattern, rule)) = needs_store.filter(|_| !has_store) {
-        return Err(PolicyLoadError::AtLeastOnce {
-            rule: rule.to_string(),
-            pattern: pattern.to_string(),
-        });
-    }
-    Ok(compiled.policy)
 }
 
 /// A running broker.
@@ -176,15 +118,6 @@ struct Shared {
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
-}
-
-/// Why the policy is read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reload {
-    /// Somebody asks for it.
-    Asked,
-    /// Something in its folder has changed; perhaps a log that lies there too.
-    Noticed,
 }
 
 impl Server {
@@ -353,39 +286,6 @@ impl Server {
 }
 
 impl Shared {
-    fn reload_policy(&self, why: Reload) {
-        let sources = load_sources(std::slice::from_ref(&self.config.policy));
-        let seen = Some(sources.as_deref().map(digest).map_err(ToString::to_string));
-        if std::mem::replace(&mut *self.policy_seen.lock(), seen.clone()) == seen && why == Reload::Noticed {
-            return;
-        }
-        let old = self.broker.world.policy();
-        match sources
-            .map_err(PolicyLoadError::Load)
-            .and_then(|sources| compile_policy(&sources, self.config.store.is_some()))
-        {
-            Ok(policy) => {
-                *self.refused_change.lock() = None;
-                if policy.version() == old.version() {
-                    return;
-                }
-                tracing::info!(from = old.version(), to = policy.version(), "policy changed");
-                let moved = policy.trust_domain() != old.trust_domain();
-                self.broker.world.set_policy(Arc::new(policy));
-                if moved {
-                    self.reload_tls();
-                }
-            }
-            Err(error) => {
-                tracing::error!(
-                    kept = old.version(),
-                    "the changed policy is refused, the old one stays: {error}"
-                );
-                *self.refused_change.lock() = Some(error.to_string());
-            }
-        }
-    }
-
     fn reload_tls(&self) {
         let policy = self.broker.world.policy();
         for (listener, config) in self.listeners.iter().zip(&self.config.listeners) {
@@ -465,66 +365,6 @@ impl Shared {
             flows: flows.collect(),
         }
     }
-}
-
-/// Watches the policy's files and reloads when they have changed. Where the system cannot watch, SIGHUP still
-/// works.
-fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHandle) {
-    let changed = Arc::new(Notify::new());
-    let changes = Arc::clone(&changed);
-    let reloading = Arc::clone(shared);
-    let task = tokio::spawn(async move {
-        loop {
-            changes.notified().await;
-            // An editor writes in several steps.
-            tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
-            let shared = Arc::clone(&reloading);
-            if tokio::task::spawn_blocking(move || shared.reload_policy(Reload::Noticed))
-                .await
-                .is_err()
-            {
-                tracing::error!("reloading the policy failed; the old one stays");
-            }
-        }
-    });
-    let on_event = move |event: notify::Result<notify::Event>| {
-        let is_read = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(notify::event::AccessMode::Write)));
-        if event.is_ok_and(|event| !is_read(&event.kind)) {
-            changed.notify_one();
-        }
-    };
-    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-        watcher.watch(
-            &watched_folder(&shared.config.policy),
-            RecursiveMode::NonRecursive,
-        )?;
-        Ok(watcher)
-    });
-    let watcher = watcher
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy; send SIGHUP after a change"))
-        .ok();
-    (watcher, task.abort_handle())
-}
-
-/// A file is replaced by renaming another onto it, so it is its folder that is watched.
-fn watched_folder(policy: &Path) -> PathBuf {
-    if policy.is_dir() {
-        return policy.to_owned();
-    }
-    match policy.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// Equal only for the same names and texts.
-fn digest(sources: &[Source]) -> Vec<u8> {
-    let mut context = Context::new(&SHA256);
-    for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    context.finish().as_ref().to_vec()
 }
 
 fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> Result<TlsServer, ServeError> {

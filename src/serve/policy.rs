@@ -1,0 +1,175 @@
+//! The policy while the broker runs: read at the start, read again when its files change or when asked, swapped
+//! whole. One that cannot be used leaves the old in force; nothing is judged twice.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
+use ring::digest::{Context, SHA256};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::policy::{Policy, Source};
+use crate::policy_files::{LoadError, load_sources};
+use crate::serve::Shared;
+
+/// How long changes of the policy's files must have settled before they are read, in milliseconds.
+const SETTLED_MS: u64 = 200;
+
+/// Why a policy is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyLoadError {
+    /// Its files cannot be read.
+    #[error("the policy cannot be read: {0}")]
+    Load(LoadError),
+    /// It has mistakes; the text shows each with its place.
+    #[error("the policy is refused, as `exocom policy check` would without a broker:\n{0}")]
+    Compile(String),
+    /// It asks for what there is no store for.
+    #[error(
+        "{rule}: [message.\"{pattern}\"] asks for delivery = \"at-least-once\", but the configuration has no store to \
+         keep messages in. Add to it: [store] folder = \"store\". The broker would rather not start than deliver less \
+         than asked."
+    )]
+    AtLeastOnce {
+        /// The line that asks.
+        rule: String,
+        /// The names it asks for.
+        pattern: String,
+    },
+}
+
+/// Reads and compiles the policy. Without a store, refuses one that needs it.
+pub fn load_policy(path: &Path, has_store: bool) -> Result<Policy, PolicyLoadError> {
+    let sources = load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?;
+    compile_policy(&sources, has_store)
+}
+
+fn compile_policy(sources: &[Source], has_store: bool) -> Result<Policy, PolicyLoadError> {
+    let compiled = Policy::compile(sources).map_err(|errors| {
+        PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
+    })?;
+    for warning in compiled.warnings.iter() {
+        let place = warning.place();
+        tracing::warn!(
+            "policy {}:{}:{}: {}",
+            place.file,
+            place.line,
+            place.column,
+            warning.message()
+        );
+    }
+    let needs_store = compiled.policy.requires_durable_delivery().next();
+    if let Some((pattern, rule)) = needs_store.filter(|_| !has_store) {
+        return Err(PolicyLoadError::AtLeastOnce {
+            rule: rule.to_string(),
+            pattern: pattern.to_string(),
+        });
+    }
+    Ok(compiled.policy)
+}
+
+/// Why the policy is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// Somebody asks for it.
+    Asked,
+    /// Something in its folder has changed; perhaps a log that lies there too.
+    Noticed,
+}
+
+impl Shared {
+    pub(super) fn reload_policy(&self, why: Reload) {
+        let sources = load_sources(std::slice::from_ref(&self.config.policy));
+        let seen = Some(sources.as_deref().map(digest).map_err(ToString::to_string));
+        if std::mem::replace(&mut *self.policy_seen.lock(), seen.clone()) == seen && why == Reload::Noticed {
+            return;
+        }
+        let old = self.broker.world.policy();
+        match sources
+            .map_err(PolicyLoadError::Load)
+            .and_then(|sources| compile_policy(&sources, self.config.store.is_some()))
+        {
+            Ok(policy) => {
+                *self.refused_change.lock() = None;
+                if policy.version() == old.version() {
+                    return;
+                }
+                tracing::info!(from = old.version(), to = policy.version(), "policy changed");
+                let moved = policy.trust_domain() != old.trust_domain();
+                self.broker.world.set_policy(Arc::new(policy));
+                if moved {
+                    self.reload_tls();
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    kept = old.version(),
+                    "the changed policy is refused, the old one stays: {error}"
+                );
+                *self.refused_change.lock() = Some(error.to_string());
+            }
+        }
+    }
+}
+
+/// Watches the policy's files and reloads when they have changed. Where the system cannot watch, SIGHUP still
+/// works.
+pub(super) fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHandle) {
+    let changed = Arc::new(Notify::new());
+    let changes = Arc::clone(&changed);
+    let reloading = Arc::clone(shared);
+    let task = tokio::spawn(async move {
+        loop {
+            changes.notified().await;
+            // An editor writes in several steps.
+            tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
+            let shared = Arc::clone(&reloading);
+            if tokio::task::spawn_blocking(move || shared.reload_policy(Reload::Noticed))
+                .await
+                .is_err()
+            {
+                tracing::error!("reloading the policy failed; the old one stays");
+            }
+        }
+    });
+    let on_event = move |event: notify::Result<notify::Event>| {
+        let is_read = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(notify::event::AccessMode::Write)));
+        if event.is_ok_and(|event| !is_read(&event.kind)) {
+            changed.notify_one();
+        }
+    };
+    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
+        watcher.watch(
+            &watched_folder(&shared.config.policy),
+            RecursiveMode::NonRecursive,
+        )?;
+        Ok(watcher)
+    });
+    let watcher = watcher
+        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy; send SIGHUP after a change"))
+        .ok();
+    (watcher, task.abort_handle())
+}
+
+/// A file is replaced by renaming another onto it, so it is its folder that is watched.
+fn watched_folder(policy: &Path) -> PathBuf {
+    if policy.is_dir() {
+        return policy.to_owned();
+    }
+    match policy.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Equal only for the same names and texts.
+fn digest(sources: &[Source]) -> Vec<u8> {
+    let mut context = Context::new(&SHA256);
+    for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().to_vec()
+}
