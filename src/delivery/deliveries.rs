@@ -17,7 +17,7 @@ use super::ports::{Admitted, Bounds, Full, GivenUp, NewMessage, Outgoing, QueueD
 const FULL_OUTBOX_PAUSE_MS: u64 = 20;
 
 /// The timer of a message's expiry, among those of its receivers.
-const EXPIRY: ReceiverNo = ReceiverNo(u16::MAX);
+pub(super) const EXPIRY: ReceiverNo = ReceiverNo(u16::MAX);
 
 #[derive(Debug, Default)]
 struct Instance {
@@ -39,7 +39,7 @@ pub struct Deliveries {
     pub(super) lanes: Lanes,
     pub(super) depths: HashMap<Arc<str>, QueueDepth, foldhash::fast::RandomState>,
     instances: HashMap<InstanceId, Instance, foldhash::fast::RandomState>,
-    timers: BTreeSet<(u64, Seq, ReceiverNo)>,
+    pub(super) timers: BTreeSet<(u64, Seq, ReceiverNo)>,
     /// When an instance that was paused may be tried again.
     resume_at_ms: Option<u64>,
     pub(super) ids: Ids,
@@ -542,37 +542,6 @@ impl Deliveries {
         self.set_state(seq, receiver, State::Dead { cause, since_ms });
         self.changes.push(Change::Died(seq, receiver, cause, since_ms));
         self.given_up.push(GivenUp { seq, receiver, cause });
-    }
-
-    /// A dead letter is on its way again, with as many attempts as a new message has.
-    pub(super) fn revive(&mut self, seq: Seq, number: ReceiverNo, expires_at_ms: u64) -> bool {
-        if !matches!(self.state(seq, number), Some(State::Dead { .. })) {
-            return false;
-        }
-        let Some(message) = self.messages.get_mut(&seq) else {
-            return false;
-        };
-        let old_ms = std::mem::replace(&mut message.expires_at_ms, expires_at_ms);
-        self.timers.remove(&(old_ms, seq, EXPIRY));
-        self.timers.insert((expires_at_ms, seq, EXPIRY));
-        let attempts_more = message.terms.attempts_max;
-        if let Some(receiver) = message.receivers.get_mut(usize::from(number.0)) {
-            receiver.attempts_max = receiver.attempts.saturating_add(attempts_more);
-            receiver.avoid = None;
-        }
-        self.set_state(seq, number, State::Ready);
-        true
-    }
-
-    pub(super) fn move_expiry(&mut self, seq: Seq, old_ms: u64, new_ms: u64) {
-        self.timers.remove(&(old_ms, seq, EXPIRY));
-        self.timers.insert((new_ms, seq, EXPIRY));
-    }
-
-    pub(super) fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
-        self.set_state(seq, receiver, State::Settled);
-        self.changes.push(Change::Dropped(seq, receiver));
-        self.forget_if_settled(seq);
     }
 
     pub(super) fn forget_if_settled(&mut self, seq: Seq) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::deliveries::Deliveries;
+use super::deliveries::{Deliveries, EXPIRY};
 use super::message::{Change, DeadLetter, Receiver, ReceiverNo, Seq, State};
 use super::ports::QueueDepth;
 use crate::policy::Kind;
@@ -100,5 +100,36 @@ impl Deliveries {
         let message = self.messages.get(&seq)?;
         let lane = message.receivers.first()?.lane;
         Some((&self.lanes.get(lane).name, message.terms.kind))
+    }
+
+    /// A dead letter is on its way again, with as many attempts as a new message has.
+    pub(super) fn revive(&mut self, seq: Seq, number: ReceiverNo, expires_at_ms: u64) -> bool {
+        if !matches!(self.state(seq, number), Some(State::Dead { .. })) {
+            return false;
+        }
+        let Some(message) = self.messages.get_mut(&seq) else {
+            return false;
+        };
+        let old_ms = std::mem::replace(&mut message.expires_at_ms, expires_at_ms);
+        self.timers.remove(&(old_ms, seq, EXPIRY));
+        self.timers.insert((expires_at_ms, seq, EXPIRY));
+        let attempts_more = message.terms.attempts_max;
+        if let Some(receiver) = message.receivers.get_mut(usize::from(number.0)) {
+            receiver.attempts_max = receiver.attempts.saturating_add(attempts_more);
+            receiver.avoid = None;
+        }
+        self.set_state(seq, number, State::Ready);
+        true
+    }
+
+    pub(super) fn move_expiry(&mut self, seq: Seq, old_ms: u64, new_ms: u64) {
+        self.timers.remove(&(old_ms, seq, EXPIRY));
+        self.timers.insert((new_ms, seq, EXPIRY));
+    }
+
+    fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
+        self.set_state(seq, receiver, State::Settled);
+        self.changes.push(Change::Dropped(seq, receiver));
+        self.forget_if_settled(seq);
     }
 }
