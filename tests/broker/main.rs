@@ -35,4 +35,5 @@ mod support;
 #[cfg(feature = "demo")]
 mod tour;
 mod tracked;
+mod tracked_clients;
 mod zones;
