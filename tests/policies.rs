@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use exocom::identity::{Identity, Role};
-use exocom::policy::{Action, Audit, Capability, Compiled, Kind, Policy};
+use exocom::policy::{Action, Audit, Capability, Compiled, Delivery, Kind, Policy};
 use exocom::policy_files::load_sources;
 use exocom::wire::name::{MessageName, Pattern};
 
@@ -35,11 +35,6 @@ fn every_policy_is_tested_and_sound() {
             compiled.warnings.is_empty(),
             "{}",
             compiled.warnings.render(false)
-        );
-        assert_eq!(
-            compiled.policy.requires_durable_delivery().count(),
-            0,
-            "{file} would not start"
         );
     }
 }
@@ -130,6 +125,9 @@ fn shop() {
     check("payments.settled.card", 5_000, 64, Kind::Event, Audit::Each);
     check("reports.daily", 600_000, 64, Kind::Command, Audit::Flow);
     check("orders.placed", 5_000, 64, Kind::Event, Audit::Flow);
+    let durable = example.terms("orders.placed");
+    assert_eq!((durable.delivery, durable.attempts), (Delivery::AtLeastOnce, 8));
+    assert_eq!(example.terms("orders.cancelled").delivery, Delivery::AtMostOnce);
 
     // Who operates it.
     let may = |operator: &str, capability: Capability| {

@@ -99,7 +99,7 @@ impl Folder {
 
 /// Makes what is missing in `dir` and starts the broker.
 pub(super) async fn start(policy_path: &Path, listen: SocketAddr, dir: &Path) -> anyhow::Result<Server> {
-    let policy = load_policy(policy_path, true)?;
+    let policy = load_policy(policy_path, true)?.policy;
     make_certificates(&policy, &dir.join("certs"))?;
     let policy_path = policy_path
         .canonicalize()

@@ -33,7 +33,7 @@ use crate::net::listener::{Listener, accept};
 use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
 use crate::serve::keeper::Keeper;
-use crate::serve::policy::{Reload, watch};
+use crate::serve::policy::{Reload, log_warnings, watch};
 use crate::traffic::flow::FlowTotals;
 
 pub use crate::serve::policy::{PolicyLoadError, load_policy};
@@ -123,7 +123,9 @@ struct Shared {
 impl Server {
     /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        let policy = load_policy(&config.policy, config.store.is_some())?;
+        let compiled = load_policy(&config.policy, config.store.is_some())?;
+        log_warnings(&compiled);
+        let policy = compiled.policy;
         let mut listeners = Vec::new();
         let mut sockets = Vec::new();
         for listener in &config.listeners {

@@ -10,7 +10,7 @@ use ring::digest::{Context, SHA256};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::policy::{Policy, Source};
+use crate::policy::{Compiled, Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
 use crate::serve::Shared;
 
@@ -41,15 +41,27 @@ pub enum PolicyLoadError {
 }
 
 /// Reads and compiles the policy. Without a store, refuses one that needs it.
-pub fn load_policy(path: &Path, has_store: bool) -> Result<Policy, PolicyLoadError> {
+pub fn load_policy(path: &Path, has_store: bool) -> Result<Compiled, PolicyLoadError> {
     let sources = load_sources(&[path.to_owned()]).map_err(PolicyLoadError::Load)?;
     compile_policy(&sources, has_store)
 }
 
-fn compile_policy(sources: &[Source], has_store: bool) -> Result<Policy, PolicyLoadError> {
+fn compile_policy(sources: &[Source], has_store: bool) -> Result<Compiled, PolicyLoadError> {
     let compiled = Policy::compile(sources).map_err(|errors| {
         PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
     })?;
+    let needs_store = compiled.policy.requires_durable_delivery().next();
+    if let Some((pattern, rule)) = needs_store.filter(|_| !has_store) {
+        return Err(PolicyLoadError::AtLeastOnce {
+            rule: rule.to_string(),
+            pattern: pattern.to_string(),
+        });
+    }
+    Ok(compiled)
+}
+
+/// Logs what is probably not meant in a policy that is about to be in force.
+pub(super) fn log_warnings(compiled: &Compiled) {
     for warning in compiled.warnings.iter() {
         let place = warning.place();
         tracing::warn!(
@@ -60,14 +72,6 @@ fn compile_policy(sources: &[Source], has_store: bool) -> Result<Policy, PolicyL
             warning.message()
         );
     }
-    let needs_store = compiled.policy.requires_durable_delivery().next();
-    if let Some((pattern, rule)) = needs_store.filter(|_| !has_store) {
-        return Err(PolicyLoadError::AtLeastOnce {
-            rule: rule.to_string(),
-            pattern: pattern.to_string(),
-        });
-    }
-    Ok(compiled.policy)
 }
 
 /// Why the policy is read again.
@@ -91,11 +95,13 @@ impl Shared {
             .map_err(PolicyLoadError::Load)
             .and_then(|sources| compile_policy(&sources, self.config.store.is_some()))
         {
-            Ok(policy) => {
+            Ok(compiled) => {
                 *self.refused_change.lock() = None;
-                if policy.version() == old.version() {
+                if compiled.policy.version() == old.version() {
                     return;
                 }
+                log_warnings(&compiled);
+                let policy = compiled.policy;
                 tracing::info!(from = old.version(), to = policy.version(), "policy changed");
                 let moved = policy.trust_domain() != old.trust_domain();
                 self.broker.world.set_policy(Arc::new(policy));

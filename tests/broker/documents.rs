@@ -253,6 +253,7 @@ fn every_key_of_the_configuration_is_documented() {
         "struct RawConfig",
         "struct RawTls",
         "struct RawListener",
+        "struct RawStore",
         "pub struct LimitsConfig",
         "    Bound",
     ] {

@@ -39,6 +39,20 @@ fn a_changed_policy_holds_for_open_connections() {
 }
 
 #[test]
+fn a_warning_is_said_once_for_each_policy() {
+    let broker = Broker::dev(&format!("{TODO_POLICY}[service.idle]\n"));
+    let said = |service: &str| {
+        broker
+            .log()
+            .matches(&format!("service \"{service}\" neither sends"))
+            .count()
+    };
+    assert_eq!(said("idle"), 1, "{}", broker.log());
+    broker.change_policy(&format!("{TODO_POLICY}[service.lazy]\n"));
+    assert_eq!((said("idle"), said("lazy")), (1, 1), "{}", broker.log());
+}
+
+#[test]
 fn a_bad_policy_keeps_the_old_one_and_says_so() {
     let broker = Broker::dev(TODO_POLICY);
     let before = broker.status()["policy"].clone();

@@ -88,7 +88,7 @@ impl Forger {
     }
 
     /// Writes bytes without reading. Says whether the socket took them all: not where the other side has not read
-    /// for a second.
+    /// for a second, or has closed.
     fn push(&mut self, bytes: &[u8]) -> bool {
         let records = self.records(bytes);
         self.unsent.extend_from_slice(&records);
@@ -103,6 +103,10 @@ impl Forger {
             match self.socket.write(&self.unsent) {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return false;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    self.unsent.clear();
                     return false;
                 }
                 Err(error) => panic!("{error}"),
