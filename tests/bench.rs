@@ -64,6 +64,24 @@ fn all_scenarios_hold_on_a_broker_of_its_own() {
     }
 }
 
+#[test]
+fn tracked_messages_are_stored_received_and_acknowledged() {
+    let reports = reports(&["tracked", "--seconds", "0.3"]);
+    let scenarios: Vec<&str> = reports
+        .iter()
+        .map(|report| report["scenario"].as_str().unwrap())
+        .collect();
+    assert_eq!(scenarios, ["p1", "p64", "p1024", "e1024"]);
+    for report in &reports {
+        assert!(report["per_second"].as_f64().unwrap() > 1.0, "{report}");
+        assert_eq!(
+            report["checked"]["received"], report["checked"]["sent"],
+            "{report}"
+        );
+        assert!(report["latency"]["p50_us"].as_f64().unwrap() > 0.0, "{report}");
+    }
+}
+
 /// What a server that knows only one sender and one receiver does with each message.
 type Forward = fn(number: u64, message: &[u8], receiver: &mut TcpStream);
 

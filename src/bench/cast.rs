@@ -18,6 +18,21 @@ pub(super) const IDLE_NAME: &str = "bench.idle";
 /// Where the requester hears its answers; a number follows.
 pub(super) const INBOX: &str = "_INBOX.bench.";
 
+/// The service that publishes tracked messages.
+pub(super) const PUBLISHER: &str = "bench-publisher";
+/// The service that receives and acknowledges them.
+pub(super) const WORKER: &str = "bench-worker";
+/// Their name.
+pub(super) const WORK: &str = "bench.work";
+/// Those that nobody receives while it is measured: their services are away.
+pub(super) const KEPT_PATTERN: &str = "bench.kept.*";
+/// JetStream's stream for them, its consumer, and where that delivers.
+pub(super) const STREAM: &str = "BENCH";
+pub(super) const CONSUMER: &str = "worker";
+pub(super) const DELIVER: &str = "bench.deliver";
+
+/// Services that are away: a queue holds a part of what the store does.
+const KEEPERS: usize = 4;
 const SENDERS: usize = 4;
 const RECEIVERS: usize = 8;
 
@@ -41,6 +56,11 @@ pub(super) fn pattern(sender: usize) -> String {
     format!("bench.p{sender}.*")
 }
 
+/// The name of a message that is kept for one of the services that are away.
+pub(super) fn kept_name(index: usize) -> String {
+    format!("bench.kept.k{}", index % KEEPERS)
+}
+
 struct Part {
     service: String,
     sends: Vec<String>,
@@ -48,6 +68,8 @@ struct Part {
     /// Whether it answers, and whether it asks.
     answers: bool,
     asks: bool,
+    /// What it sends and receives besides, where tracked messages are JetStream's.
+    jetstream: [Vec<String>; 2],
 }
 
 fn parts(names: usize, others: usize) -> Vec<Part> {
@@ -57,6 +79,7 @@ fn parts(names: usize, others: usize) -> Vec<Part> {
         receives,
         answers: false,
         asks: false,
+        jetstream: [Vec::new(), Vec::new()],
     };
     let mut parts = Vec::new();
     for index in 0..SENDERS {
@@ -83,6 +106,34 @@ fn parts(names: usize, others: usize) -> Vec<Part> {
         ..part(RESPONDER.to_owned(), Vec::new(), vec![ASK.to_owned()])
     });
     parts.push(part(IDLE.to_owned(), Vec::new(), vec![IDLE_NAME.to_owned()]));
+    let kept = (0..KEEPERS).map(kept_name);
+    parts.push(Part {
+        asks: true,
+        jetstream: [
+            vec![
+                format!("$JS.API.STREAM.DELETE.{STREAM}"),
+                format!("$JS.API.STREAM.CREATE.{STREAM}"),
+                format!("$JS.API.CONSUMER.CREATE.{STREAM}.{CONSUMER}"),
+            ],
+            Vec::new(),
+        ],
+        ..part(
+            PUBLISHER.to_owned(),
+            kept.chain([WORK.to_owned()]).collect(),
+            Vec::new(),
+        )
+    });
+    parts.push(Part {
+        jetstream: [vec!["$JS.ACK.>".to_owned()], vec![DELIVER.to_owned()]],
+        ..part(WORKER.to_owned(), Vec::new(), vec![WORK.to_owned()])
+    });
+    for index in 0..KEEPERS {
+        parts.push(part(
+            format!("bench-keeper-{index}"),
+            Vec::new(),
+            vec![kept_name(index)],
+        ));
+    }
     for index in 0..others {
         let next = (index + 1) % others;
         parts.push(part(
@@ -101,6 +152,13 @@ pub fn exocom_policy(names: usize, others: usize) -> String {
         write!(text, "\n[message.\"{}\"]\nkind = \"event\"\n", pattern(sender))
             .expect("a string takes everything");
     }
+    for name in [KEPT_PATTERN, WORK] {
+        write!(
+            text,
+            "\n[message.\"{name}\"]\nkind = \"event\"\ndelivery = \"at-least-once\"\n"
+        )
+        .expect("a string takes everything");
+    }
     for part in parts(names, others) {
         write!(
             text,
@@ -118,7 +176,9 @@ pub fn exocom_policy(names: usize, others: usize) -> String {
 pub fn nats_users(names: usize, others: usize) -> String {
     let mut text = String::from("authorization {\n  users = [\n");
     for part in parts(names, others) {
-        let mut receives = part.receives;
+        let [more_sends, more_receives] = part.jetstream;
+        let sends = [part.sends, more_sends].concat();
+        let mut receives = [part.receives, more_receives].concat();
         if part.asks {
             receives.push(format!("{INBOX}*"));
         }
@@ -130,7 +190,7 @@ pub fn nats_users(names: usize, others: usize) -> String {
         let publish = if part.answers {
             "allow_responses: true".to_owned()
         } else {
-            format!("publish: {}", allow(&part.sends))
+            format!("publish: {}", allow(&sends))
         };
         writeln!(
             text,
@@ -161,13 +221,16 @@ mod tests {
             text: exocom_policy(3, 5),
         }];
         let policy = Policy::compile(&sources).expect("a valid policy").policy;
-        assert_eq!(policy.services().count(), SENDERS + RECEIVERS + 3 + 5);
+        assert_eq!(policy.services().count(), SENDERS + RECEIVERS + KEEPERS + 5 + 5);
     }
 
     #[test]
     fn nats_server_gets_the_same_users() {
         let users = nats_users(2, 1);
-        assert_eq!(users.matches("user: ").count(), SENDERS + RECEIVERS + 3 + 1);
+        assert_eq!(
+            users.matches("user: ").count(),
+            SENDERS + RECEIVERS + KEEPERS + 5 + 1
+        );
         assert!(users.contains("allow: [\"bench.p3.n0\", \"bench.p3.n1\"]"));
     }
 }

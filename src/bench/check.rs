@@ -79,6 +79,11 @@ impl Frame {
                 self.headers.escape_ascii().to_string()
             ));
         }
+        self.check_payload(message)
+    }
+
+    /// The same, but for the headers.
+    pub(super) fn check_payload(&self, message: &Message<'_>) -> Result<(u32, u32, u64), String> {
         let numbers =
             payload_numbers(message.payload).filter(|_| message.payload.len() == self.payload_bytes);
         let numbers = numbers.ok_or_else(|| {

@@ -17,6 +17,7 @@ mod protocol;
 mod report;
 mod requests;
 mod time;
+mod tracked;
 
 use std::io;
 use std::path::PathBuf;
@@ -46,10 +47,18 @@ pub enum Scenario {
     Handshakes,
     /// Memory of connections that do nothing
     Idle,
+    /// Tracked messages to the store, one in flight
+    P1,
+    /// Tracked messages to the store, 64 in flight
+    P64,
+    /// Tracked messages to the store, 1,024 in flight
+    P1024,
+    /// Tracked messages stored, received and acknowledged, 1,024 in flight
+    E1024,
 }
 
 impl Scenario {
-    /// All of them.
+    /// All of them that need no store.
     pub const ALL: [Self; 7] = [
         Self::A,
         Self::B,
@@ -59,6 +68,9 @@ impl Scenario {
         Self::Handshakes,
         Self::Idle,
     ];
+
+    /// All of tracked messages.
+    pub const TRACKED: [Self; 4] = [Self::P1, Self::P64, Self::P1024, Self::E1024];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -70,6 +82,10 @@ impl Scenario {
             Self::D256 => "d256",
             Self::Handshakes => "handshakes",
             Self::Idle => "idle",
+            Self::P1 => "p1",
+            Self::P64 => "p64",
+            Self::P1024 => "p1024",
+            Self::E1024 => "e1024",
         }
     }
 }
@@ -181,6 +197,10 @@ pub fn run(scenario: Scenario, target: &Target, options: &Options) -> Result<Rep
         Scenario::D256 => requests::run(scenario, 256, target, options, &progress),
         Scenario::Handshakes => handshakes::run(target, options, &progress),
         Scenario::Idle => idle::run(target, options, &progress),
+        Scenario::P1 => tracked::run(scenario, 1, false, target, options, &progress),
+        Scenario::P64 => tracked::run(scenario, 64, false, target, options, &progress),
+        Scenario::P1024 => tracked::run(scenario, 1024, false, target, options, &progress),
+        Scenario::E1024 => tracked::run(scenario, 1024, true, target, options, &progress),
     };
     progress.0.finish_and_clear();
     report

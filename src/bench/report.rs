@@ -171,6 +171,8 @@ impl fmt::Display for Report {
         }
         let unit = match self.scenario {
             "handshakes" => "handshakes/s".to_owned(),
+            "p1" | "p64" | "p1024" => format!("stored messages/s of {} bytes", self.payload_bytes),
+            "e1024" => format!("acknowledged messages/s of {} bytes", self.payload_bytes),
             "d1" | "d256" => format!("requests/s of {} bytes", self.payload_bytes),
             _ => format!("messages/s of {} bytes", self.payload_bytes),
         };

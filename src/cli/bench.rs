@@ -95,8 +95,18 @@ enum Which {
     Handshakes,
     /// Memory of connections that do nothing
     Idle,
-    /// All of them, one after the other
+    /// All of these, one after the other
     All,
+    /// Tracked messages to the store, one in flight
+    P1,
+    /// Tracked messages to the store, 64 in flight
+    P64,
+    /// Tracked messages to the store, 1,024 in flight
+    P1024,
+    /// Tracked messages stored, received and acknowledged, 1,024 in flight
+    E1024,
+    /// All of tracked messages, one after the other
+    Tracked,
 }
 
 impl Which {
@@ -110,6 +120,11 @@ impl Which {
             Self::Handshakes => vec![Scenario::Handshakes],
             Self::Idle => vec![Scenario::Idle],
             Self::All => Scenario::ALL.to_vec(),
+            Self::P1 => vec![Scenario::P1],
+            Self::P64 => vec![Scenario::P64],
+            Self::P1024 => vec![Scenario::P1024],
+            Self::E1024 => vec![Scenario::E1024],
+            Self::Tracked => Scenario::TRACKED.to_vec(),
         }
     }
 }
