@@ -110,6 +110,10 @@ pub fn decode(buf: &[u8], payload_bytes_max: usize) -> Result<Step<'_>, DecodeEr
     let (line, after) = buf.split_at(newline);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let body = after.get(1..).unwrap_or_default();
+    // Nearly all that ever comes, as all clients write it.
+    if let Some(arguments) = line.strip_prefix(b"PUB ") {
+        return publish(arguments, body, newline + 1, Headers::No, payload_bytes_max);
+    }
     let Some((verb, arguments)) = Verb::of(line)? else {
         return Err(DecodeError::UnknownOperation);
     };
@@ -144,14 +148,12 @@ fn publish<'a>(
     payload_bytes_max: usize,
 ) -> Result<Step<'a>, DecodeError> {
     let malformed = DecodeError::BadArguments(if headers == Headers::Yes { "HPUB" } else { "PUB" });
-    let mut words = Words(arguments);
-    let (subject, second) = (words.next().ok_or(malformed)?, words.next().ok_or(malformed)?);
-    let rest = [words.next(), words.next(), words.next()];
-    let (reply, header_bytes, total_bytes) = match (headers, rest) {
-        (Headers::No, [None, ..]) => (None, None, second),
-        (Headers::No, [Some(total), None, _]) => (Some(second), None, total),
-        (Headers::Yes, [Some(total), None, _]) => (None, Some(second), total),
-        (Headers::Yes, [Some(header), Some(total), None]) => (Some(second), Some(header), total),
+    let ([subject, second, third, fourth], count) = words(arguments).ok_or(malformed)?;
+    let (reply, header_bytes, total_bytes) = match (headers, count) {
+        (Headers::No, 2) => (None, None, second),
+        (Headers::No, 3) => (Some(second), None, third),
+        (Headers::Yes, 3) => (None, Some(second), third),
+        (Headers::Yes, 4) => (Some(second), Some(third), fourth),
         _ => return Err(malformed),
     };
     let total_bytes = size(total_bytes).ok_or(malformed)?;
@@ -200,11 +202,10 @@ fn publish<'a>(
 
 fn subscribe(arguments: &[u8]) -> Result<ClientOp<'_>, DecodeError> {
     let malformed = DecodeError::BadArguments("SUB");
-    let mut words = Words(arguments);
-    let (subject, second) = (words.next().ok_or(malformed)?, words.next().ok_or(malformed)?);
-    let (queue, sid) = match (words.next(), words.next()) {
-        (None, _) => (None, second),
-        (Some(sid), None) => (Some(second), sid),
+    let ([subject, second, third], count) = words(arguments).ok_or(malformed)?;
+    let (queue, sid) = match count {
+        2 => (None, second),
+        3 => (Some(second), third),
         _ => return Err(malformed),
     };
     if sid.len() > SID_BYTES_MAX {
@@ -215,12 +216,11 @@ fn subscribe(arguments: &[u8]) -> Result<ClientOp<'_>, DecodeError> {
 
 fn unsubscribe(arguments: &[u8]) -> Result<ClientOp<'_>, DecodeError> {
     let malformed = DecodeError::BadArguments("UNSUB");
-    let mut words = Words(arguments);
-    let sid = words.next().ok_or(malformed)?;
-    let max = match (words.next(), words.next()) {
-        (None, _) => None,
+    let ([sid, max], count) = words(arguments).ok_or(malformed)?;
+    let max = match count {
+        1 => None,
         // As in nats-server, a count that is none, or zero, ends the subscription at once.
-        (Some(count), None) => size(count).filter(|&count| count > 0).map(|count| count as u64),
+        2 => size(max).filter(|&max| max > 0).map(|max| max as u64),
         _ => return Err(malformed),
     };
     Ok(ClientOp::Unsubscribe { sid, max })
@@ -282,21 +282,51 @@ impl Verb {
     }
 }
 
-/// The words of a line, apart by spaces or tabs.
-struct Words<'a>(&'a [u8]);
-
-impl<'a> Iterator for Words<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
-        let start = self.0.iter().position(|byte| !is_space(byte))?;
-        let text = self.0.get(start..)?;
-        let end = text.iter().position(is_space).unwrap_or(text.len());
-        let (word, rest) = text.split_at(end);
-        self.0 = rest;
-        Some(word)
+/// The words of a line, apart by spaces or tabs, and how many there are; `None` where there are more than `N`.
+fn words<const N: usize>(line: &[u8]) -> Option<([&[u8]; N], usize)> {
+    let mut words: [&[u8]; N] = [&[]; N];
+    let mut count = 0;
+    let mut rest = line;
+    loop {
+        while let [b' ' | b'\t' | b'\r', after @ ..] = rest {
+            rest = after;
+        }
+        if rest.is_empty() {
+            return Some((words, count));
+        }
+        let (word, after) = rest.split_at(word_bytes(rest));
+        *words.get_mut(count)? = word;
+        count += 1;
+        rest = after;
     }
+}
+
+/// How far the first word of a text goes. Eight bytes at a time: this is done for each word of each message.
+fn word_bytes(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH_BITS: u64 = 0x80 * ONES;
+    let mut passed = 0;
+    let mut rest = text;
+    while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+        let eight = u64::from_le_bytes(*eight);
+        // The high bit of each byte up to a space; above the first of those it may be wrong, but that one is right.
+        let low = eight.wrapping_sub(0x21 * ONES) & !eight & HIGH_BITS;
+        if low != 0 {
+            let place = passed + low.trailing_zeros() as usize / 8;
+            if text.get(place).is_some_and(is_space) {
+                return place;
+            }
+            // A control character, which no honest client puts there.
+            break;
+        }
+        passed += 8;
+        rest = after;
+    }
+    passed + rest.iter().position(is_space).unwrap_or(rest.len())
+}
+
+const fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
 }
 
 /// A decimal number of at most nine digits.
@@ -443,6 +473,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn words_end_at_spaces_and_nothing_else() {
+        let check = |text: &[u8], expected: usize| assert_eq!(word_bytes(text), expected, "{text:?}");
+        check(b"", 0);
+        check(b"a", 1);
+        check(b"a b", 1);
+        check(b"todos.list 128", 10);
+        check(b"12345678", 8);
+        check(b"12345678 ", 8);
+        check(b"1234567\t9", 7);
+        check(b"12345678\r", 8);
+        check(b"12345678901234567", 17);
+        check(b"12\x0145678 0", 8);
+        check(b"12\x00\x7f\xff\x80\x1f8\x01 1", 9);
+    }
+
     /// Decodes all of `bytes`, as a connection would that receives them in these pieces.
     fn in_pieces(pieces: &[&[u8]]) -> (Vec<String>, Option<DecodeError>) {
         let (mut ops, mut held, mut wanted) = (Vec::new(), Vec::new(), 1);
@@ -516,6 +562,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_end_where_a_plain_search_says(text in prop::collection::vec(
+            prop_oneof![any::<u8>(), Just(b' '), Just(b'a'), Just(b'!'), Just(0x1f)], 0..40))
+        {
+            let plain = text.iter().position(is_space).unwrap_or(text.len());
+            prop_assert_eq!(word_bytes(&text), plain);
+        }
+
         #[test]
         fn any_split_of_hostile_bytes_decodes_the_same(text in hostile_bytes(), cut in any::<prop::sample::Index>()) {
             let at = cut.index(text.len() + 1);
