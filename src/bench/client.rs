@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -113,7 +115,7 @@ fn config(certs: &Path, who: &str) -> Result<ClientConfig, BenchError> {
     let key_file = certs.join(format!("{who}.key"));
     let fault = files(key_file.clone());
     let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| fault(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| fault(error.to_string()))?
         .with_root_certificates(roots)
@@ -122,6 +124,14 @@ fn config(certs: &Path, who: &str) -> Result<ClientConfig, BenchError> {
     // Every handshake a whole one.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// One cipher suite alone, so that every server does the same work: the one that Go's servers choose.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![TLS13_AES_128_GCM_SHA256],
+        ..rustls::crypto::ring::default_provider()
+    }
 }
 
 impl Link {
