@@ -19,7 +19,7 @@ use exocom::limits::PAYLOAD_BYTES_MAX;
 use exocom::policy::{Policy, Source};
 use exocom::traffic::flow::FlowRegistry;
 use exocom::wire::decode::{ClientOp, Step, decode};
-use exocom::wire::encode::{self, Content, ReplyToken};
+use exocom::wire::encode::{self, Content, Head, ReplyToken, Stamp};
 use parking_lot::Mutex;
 
 /// Messages of a turn: about what a read of 16 KiB holds.
@@ -85,7 +85,7 @@ impl Town {
         }];
         let policy = Policy::compile(&sources).expect("a valid policy").policy;
         Self {
-            world: World::new(Arc::new(policy)),
+            world: World::new(Arc::new(policy), None),
             flows: FlowRegistry::default(),
             turn: Turn::default(),
             clients: 0,
@@ -106,7 +106,8 @@ impl Town {
             expires_unix_s: 0,
         });
         let flows = self.flows.open_book(&Arc::from(service));
-        let session = Session::new(peer.clone(), identity, None, flows, &self.world);
+        let share = self.world.share(&service.into());
+        let session = Session::new(peer.clone(), identity, None, flows, share, &self.world);
         let mut client = Client { session, peer };
         let greeting = format!("CONNECT {{\"headers\":true,\"no_responders\":true}}\r\n{greeting}");
         self.turn(&mut client, greeting.as_bytes());
@@ -187,8 +188,9 @@ fn decoding(said: Vec<u8>) -> Box<dyn FnMut()> {
 }
 
 fn encoding(reply: Option<ReplyToken>) -> Box<dyn FnMut()> {
-    let stamp = encode::stamp("web");
+    let stamp = Stamp::new("web");
     let payload = vec![b'x'; 128];
+    let head = Head::new(b"todos.list", b"1");
     let mut out = Vec::new();
     Box::new(move || {
         out.clear();
@@ -198,7 +200,7 @@ fn encoding(reply: Option<ReplyToken>) -> Box<dyn FnMut()> {
                 headers: b"",
                 payload: black_box(&payload),
             };
-            encode::message(&mut out, true, b"todos.list", b"1", reply, &content);
+            encode::message(&mut out, true, black_box(&head), reply, &content);
         }
         black_box(&out);
     })

@@ -4,7 +4,6 @@
 //! Owned by the connection's session. Each receiver is locked once; nothing is handed over without the route of a
 //! permit, or the token that a request left. Nothing here decides.
 
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::exchange::turn::{Batch, Delivery, Item, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
 use crate::traffic::flow::FlowCounters;
-use crate::wire::encode::{Content, Reason, Refusal};
+use crate::wire::encode::{Content, Reason, Refusal, Stamp};
 
 /// How often a message is routed anew because its receiver left while it was on its way.
 const RETRIES_MAX: u8 = 3;
@@ -27,14 +26,14 @@ pub(super) struct Handover<P> {
     peer: P,
     service: Arc<str>,
     /// The headers that name the sender.
-    stamp: Box<[u8]>,
+    stamp: Stamp,
     /// Whether its own messages come back to it.
     pub(super) echo: bool,
 }
 
 impl<P: Peer> Handover<P> {
     /// That of a connection of this service, whose messages are stamped so.
-    pub(super) fn new(peer: P, service: Arc<str>, stamp: Box<[u8]>) -> Self {
+    pub(super) fn new(peer: P, service: Arc<str>, stamp: Stamp) -> Self {
         Self {
             peer,
             service,
@@ -44,20 +43,24 @@ impl<P: Peer> Handover<P> {
     }
 
     /// Gives a permitted message to the batches of its receivers.
-    pub(super) fn send(&self, route: &Rc<Route<P>>, message: &MessageRef, retries: u8, turn: &mut Turn<P>) {
+    pub(super) fn send(&self, route: &Rc<Route<P>>, message: MessageRef, retries: u8, turn: &mut Turn<P>) {
         let mut chosen = std::mem::take(&mut turn.chosen);
         route.choose(self.skipped(), |target| chosen.push(target));
         if chosen.is_empty() {
             route.count_no_receiver();
             turn.refuse(message, Reason::NoReceiver, None);
         }
-        let siblings = message.reply.as_ref().and_then(|_| Siblings::of(chosen.len()));
+        let siblings = if chosen.len() > 1 && turn.is_request(message) {
+            Siblings::of(chosen.len())
+        } else {
+            None
+        };
         let used = turn.use_route(route);
         for target in chosen.drain(..) {
             let delivery = Delivery {
                 route: used,
                 target,
-                message: message.clone(),
+                message,
                 siblings: siblings.clone(),
                 retries,
             };
@@ -104,13 +107,11 @@ impl<P: Peer> Handover<P> {
         if turn.refusals.is_empty() {
             return;
         }
-        let Turn {
-            control, refusals, ..
-        } = turn;
+        let refusals = std::mem::take(&mut turn.refusals);
         self.peer.with_mailbox(|mailbox| {
-            mailbox.outbox.bytes_mut().extend_from_slice(control);
-            for refused in refusals.drain(..) {
-                let inbox = buffer.get(refused.inbox).unwrap_or_default();
+            mailbox.outbox.bytes_mut().extend_from_slice(&turn.control);
+            for refused in refusals {
+                let inbox = turn.inbox(buffer, refused.message).unwrap_or_default();
                 let rule = refused.rule.as_deref();
                 mailbox.refuse(
                     inbox,
@@ -122,29 +123,31 @@ impl<P: Peer> Handover<P> {
                 );
             }
         });
-        control.clear();
+        turn.control.clear();
     }
 
     /// Gives each receiver its batch; gives back what was not taken.
     fn hand_over_batches(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) -> Vec<(Delivery, NotTaken)> {
         let batches = turn.take_batches();
         let mut not_taken = Vec::new();
-        for Batch { peer, items } in batches {
+        for Batch { peer, mut items } in batches {
             peer.with_mailbox(|mailbox| {
-                for item in items {
+                for item in items.drain(..) {
                     match item {
                         Item::Message(delivery) => {
                             if let Err(why) = self.deliver(mailbox, &delivery, buffer, turn, now_us) {
                                 not_taken.push((delivery, why));
                             }
                         }
-                        Item::Answer(inbox, pending, message) => {
-                            let content = turn.content(&self.stamp, buffer, &message);
-                            answer(mailbox, &inbox, &pending, &content, now_us);
+                        Item::Answer(place, message) => {
+                            let content = turn.content(&self.stamp, buffer, message);
+                            let (asker, pending) = turn.answered(place);
+                            answer(mailbox, &asker.inbox, pending, &content, now_us);
                         }
                     }
                 }
             });
+            turn.reuse(items);
             if !peer.is_ready() {
                 turn.slow.push(peer);
             }
@@ -162,10 +165,10 @@ impl<P: Peer> Handover<P> {
     ) -> Result<(), NotTaken> {
         let route = turn.route(delivery);
         let target = route.target(delivery.target);
-        let content = turn.content(&self.stamp, buffer, &delivery.message);
-        let pending = delivery.message.reply.clone().map(|inbox| {
+        let content = turn.content(&self.stamp, buffer, delivery.message);
+        let pending = turn.inbox(buffer, delivery.message).map(|inbox| {
             || Pending {
-                asker: Some(self.asker(buffer, inbox)),
+                asker: Some(self.asker(inbox)),
                 service: Arc::clone(&self.service),
                 flow: Arc::clone(&target.flow),
                 opened_us: now_us,
@@ -174,8 +177,7 @@ impl<P: Peer> Handover<P> {
                 attempt: None,
             }
         });
-        let name = route.name().as_str().as_bytes();
-        mailbox.deliver(&target.subscription, name, &content, pending)?;
+        mailbox.deliver(&target.subscription, &target.head, &content, pending)?;
         target.flow.count_delivered(content.payload.len());
         Ok(())
     }
@@ -209,7 +211,7 @@ impl<P: Peer> Handover<P> {
             } else {
                 Reason::ReceiverLost
             };
-            turn.refuse(&delivery.message, reason, None);
+            turn.refuse(delivery.message, reason, None);
         }
     }
 
@@ -228,7 +230,7 @@ impl<P: Peer> Handover<P> {
                 .as_ref()
                 .is_none_or(|siblings| siblings.one_less())
             {
-                turn.refuse(&delivery.message, Reason::NoReceiver, None);
+                turn.refuse(delivery.message, Reason::NoReceiver, None);
             }
             return;
         };
@@ -247,14 +249,14 @@ impl<P: Peer> Handover<P> {
         &self,
         tracked: &Tracked,
         id: Option<Arc<str>>,
-        message: &MessageRef,
+        message: MessageRef,
         buffer: &[u8],
         flow: Arc<FlowCounters>,
         turn: &mut Turn<P>,
     ) {
         let content = turn.content(&self.stamp, buffer, message);
         let message = TrackedPublish {
-            asker: message.reply.clone().map(|inbox| self.asker(buffer, inbox)),
+            asker: turn.inbox(buffer, message).map(|inbox| self.asker(inbox)),
             sender: Arc::clone(&self.service),
             name: Arc::clone(&tracked.name),
             terms: tracked.terms,
@@ -293,10 +295,10 @@ impl<P: Peer> Handover<P> {
         }
     }
 
-    fn asker(&self, buffer: &[u8], inbox: Range<usize>) -> Asker<P> {
+    fn asker(&self, inbox: &[u8]) -> Asker<P> {
         Asker {
             peer: self.peer.clone(),
-            inbox: buffer.get(inbox).unwrap_or_default().to_vec(),
+            inbox: inbox.to_vec(),
         }
     }
 

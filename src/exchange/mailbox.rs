@@ -12,7 +12,7 @@ use crate::exchange::replies::{Pending, PendingReplies};
 use crate::limits::{
     INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX,
 };
-use crate::wire::encode::{self, Content, Refusal};
+use crate::wire::encode::{self, Content, Head, Refusal};
 use crate::wire::name::matches_text;
 
 /// A connection's number, never used twice while the broker runs.
@@ -137,7 +137,7 @@ impl<P> Mailbox<P> {
     pub fn deliver(
         &mut self,
         subscription: &Arc<Subscription>,
-        subject: &[u8],
+        head: &Head,
         content: &Content<'_>,
         pending: Option<impl FnOnce() -> Pending<P>>,
     ) -> Result<(), NotTaken> {
@@ -151,15 +151,7 @@ impl<P> Mailbox<P> {
             Some(pending) => Some(self.replies.open(pending()).map_err(|_| NotTaken::Full)?),
             None => None,
         };
-        let out = self.outbox.bytes_mut();
-        encode::message(
-            out,
-            self.takes_headers,
-            subject,
-            &subscription.sid,
-            token,
-            content,
-        );
+        encode::message(self.outbox.bytes_mut(), self.takes_headers, head, token, content);
         if subscription.count() {
             self.ended.push(Arc::clone(subscription));
         }
@@ -176,7 +168,7 @@ impl<P> Mailbox<P> {
             // Asked for each: one answer may be heard by thousands of subscriptions.
             let has_room = !outbox.is_full();
             if has_room {
-                encode::message(outbox.bytes_mut(), takes_headers, inbox, sid, None, content);
+                encode::answer(outbox.bytes_mut(), takes_headers, inbox, sid, content);
             }
             has_room
         })
@@ -184,11 +176,6 @@ impl<P> Mailbox<P> {
 
     /// Puts a word of the broker itself on the requester's own inbox, if it still listens there and there is room.
     pub fn tell(&mut self, inbox: &[u8], payload: &[u8]) {
-        let content = Content {
-            stamp: b"",
-            headers: b"",
-            payload,
-        };
         if self.closed {
             return;
         }
@@ -197,7 +184,7 @@ impl<P> Mailbox<P> {
             .hear(inbox, |sid| {
                 let has_room = !outbox.is_full();
                 if has_room {
-                    encode::message(outbox.bytes_mut(), false, inbox, sid, None, &content);
+                    encode::word(outbox.bytes_mut(), inbox, sid, payload);
                 }
                 has_room
             })
@@ -433,13 +420,18 @@ impl Inboxes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::LazyLock;
 
-    const CONTENT: Content<'_> = Content {
-        stamp: b"NATS/1.0\r\n",
+    use super::*;
+    use crate::wire::encode::Stamp;
+
+    static STAMP: LazyLock<Stamp> = LazyLock::new(|| Stamp::new("web"));
+    static CONTENT: LazyLock<Content<'_>> = LazyLock::new(|| Content {
+        stamp: &STAMP,
         headers: b"",
         payload: b"x",
-    };
+    });
+    static HEAD: LazyLock<Head> = LazyLock::new(|| Head::new(b"a", b"1"));
     const NO_REPLY: Option<fn() -> Pending<()>> = None;
 
     #[test]
@@ -447,12 +439,12 @@ mod tests {
         let mut mailbox = Mailbox::new(0);
         let subscription = Arc::new(Subscription::new(b"1", None));
         assert!(!subscription.end_after(2));
-        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
         assert!(!mailbox.has_ended_subscriptions());
-        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
         assert_eq!(mailbox.take_ended_subscriptions().len(), 1);
         assert_eq!(
-            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY),
             Err(NotTaken::Gone)
         );
         assert_eq!(mailbox.outbox.waiting(), b"MSG a 1 1\r\nx\r\nMSG a 1 1\r\nx\r\n");
@@ -464,14 +456,14 @@ mod tests {
         let subscription = Arc::new(Subscription::new(b"1", None));
         mailbox.outbox.bytes_mut().resize(OUTBOX_BYTES_MAX, b'x');
         assert_eq!(
-            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY),
             Err(NotTaken::Full)
         );
         mailbox.outbox.take(OUTBOX_BYTES_MAX);
-        assert_eq!(mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY), Ok(()));
+        assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
         assert!(mailbox.close().is_empty());
         assert_eq!(
-            mailbox.deliver(&subscription, b"a", &CONTENT, NO_REPLY),
+            mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY),
             Err(NotTaken::Gone)
         );
     }

@@ -14,6 +14,7 @@ use crate::exchange::mailbox::{ConnId, Peer, Subscription};
 use crate::identity::{Identity, Role};
 use crate::policy::{Action, Delivery, Permit, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
+use crate::wire::encode::Head;
 use crate::wire::name::MessageName;
 
 /// The way of one message name from one sender.
@@ -48,6 +49,8 @@ pub struct Target<P> {
     pub peer: P,
     /// The subscription.
     pub subscription: Arc<Subscription>,
+    /// How each message begins there.
+    pub head: Head,
     /// The flow to its service.
     pub flow: Arc<FlowCounters>,
 }
@@ -128,6 +131,7 @@ impl<P: Peer> Route<P> {
             }
             route.targets.push(Target {
                 peer: entry.peer,
+                head: Head::new(route.name.as_str().as_bytes(), &entry.subscription.sid),
                 subscription: entry.subscription,
                 flow,
             });

@@ -25,7 +25,7 @@ use crate::limits::{DELIVERIES_PER_BATCH_MAX, MSG_ID_BYTES_MAX};
 use crate::traffic::flow::FlowBook;
 use crate::wire::REPLY_PREFIX;
 use crate::wire::decode::{ClientOp, Publish};
-use crate::wire::encode::{self, ErrText, Reason, ReplyToken};
+use crate::wire::encode::{self, ErrText, Reason, ReplyToken, Stamp};
 use crate::wire::headers;
 
 /// What the connection has to do after an operation.
@@ -67,7 +67,7 @@ impl<P: Peer> Session<P> {
         world: &World<P>,
     ) -> Self {
         let service: Arc<str> = identity.role.to_string().into();
-        let stamp = encode::stamp(&service);
+        let stamp = Stamp::new(&service);
         Self {
             zone,
             state: State::ExpectConnect,
@@ -201,7 +201,7 @@ impl<P: Peer> Session<P> {
     fn send(&mut self, world: &World<P>, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>) {
         let reference = turn.remember(buffer, message);
         let route = match self.ways.find(world, message.subject, turn) {
-            Way::Denied(denied) => return deny(&denied, message, &reference, turn),
+            Way::Denied(denied) => return deny(&denied, message, reference, turn),
             Way::Open(route) => route,
         };
         if let Some(reply) = message.reply.filter(|reply| !is_inbox(reply)) {
@@ -214,13 +214,13 @@ impl<P: Peer> Session<P> {
             route.count_denied();
             let rule = Rc::from(route.permit().rule().to_string());
             encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
-            return turn.refuse(&reference, Reason::Denied, Some(rule));
+            return turn.refuse(reference, Reason::Denied, Some(rule));
         }
         if let Some(tracked) = route.tracked() {
-            return self.track(&route, tracked, message, &reference, buffer, turn);
+            return self.track(&route, tracked, message, reference, buffer, turn);
         }
         self.say_ok(turn);
-        self.handover.send(&route, &reference, 0, turn);
+        self.handover.send(&route, reference, 0, turn);
     }
 
     fn track(
@@ -228,7 +228,7 @@ impl<P: Peer> Session<P> {
         route: &Route<P>,
         tracked: &Tracked,
         message: &Publish<'_>,
-        reference: &MessageRef,
+        reference: MessageRef,
         buffer: &[u8],
         turn: &mut Turn<P>,
     ) {
@@ -351,7 +351,7 @@ fn hear<P>(mailbox: &mut Mailbox<P>, token: ReplyToken, payload: &[u8], now_us: 
     })
 }
 
-fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: &MessageRef, turn: &mut Turn<P>) {
+fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: MessageRef, turn: &mut Turn<P>) {
     denied.flow.count_denied();
     encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
     turn.refuse(reference, Reason::Denied, Some(Rc::clone(&denied.rule)));

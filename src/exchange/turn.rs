@@ -5,7 +5,6 @@
 //! turn, by all connections of a thread.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,22 +14,32 @@ use crate::exchange::route::Route;
 use crate::exchange::tracked::Happened;
 use crate::limits::DENIAL_LINES_PER_TURN_MAX;
 use crate::wire::decode::Publish;
-use crate::wire::encode::{Content, Reason};
+use crate::wire::encode::{Content, Reason, Stamp};
 use crate::wire::headers::{self, CleanLines};
 use crate::wire::printable;
 
 /// How much of a hostile name goes into a log line, in bytes.
 const SHOWN_BYTES_MAX: usize = 128;
 
+/// Batches, and items of one, whose memory is kept from turn to turn.
+const SPARE_BATCHES_MAX: usize = 64;
+const SPARE_ITEMS_MAX: usize = 1024;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Turn<P> {
     /// Bytes for the connection's own client, in order.
     pub control: Vec<u8>,
+    /// Where each message lies.
+    messages: Vec<Message>,
+    /// The requests that are answered, and who asked.
+    answers: Vec<(Asker<P>, Pending<P>)>,
     /// The routes that this turn's messages take.
     routes: Vec<RouteUse<P>>,
     /// A batch for each receiver.
     receivers: Vec<Batch<P>>,
+    /// The memory of earlier batches.
+    spare: Vec<Vec<Item>>,
     receiver_index: HashMap<ConnId, u32, foldhash::fast::RandomState>,
     /// Requests of this connection that cannot succeed.
     pub(super) refusals: Vec<Refused>,
@@ -53,8 +62,11 @@ impl<P> Default for Turn<P> {
     fn default() -> Self {
         Self {
             control: Vec::new(),
+            messages: Vec::new(),
+            answers: Vec::new(),
             routes: Vec::new(),
             receivers: Vec::new(),
+            spare: Vec::new(),
             receiver_index: HashMap::default(),
             refusals: Vec::new(),
             deliveries: 0,
@@ -90,16 +102,16 @@ struct RouteUse<P> {
 pub(super) struct Batch<P> {
     pub(super) peer: P,
     /// In the order in which they came.
-    pub(super) items: Vec<Item<P>>,
+    pub(super) items: Vec<Item>,
 }
 
 /// What a receiver gets.
 #[derive(Debug)]
-pub(super) enum Item<P> {
+pub(super) enum Item {
     /// A message.
     Message(Delivery),
-    /// The answer to a request of its own.
-    Answer(Vec<u8>, Pending<P>, MessageRef),
+    /// The answer to a request of its own, by its place among those of this turn.
+    Answer(u32, MessageRef),
 }
 
 /// One message for one receiver.
@@ -116,61 +128,122 @@ pub(super) struct Delivery {
 /// A request of this connection that cannot succeed.
 #[derive(Debug)]
 pub(super) struct Refused {
-    pub(super) inbox: Range<usize>,
+    pub(super) message: MessageRef,
     pub(super) reason: Reason,
     pub(super) rule: Option<Rc<str>>,
 }
 
-/// Where in the read buffer a message lies.
-#[derive(Debug, Clone)]
-pub(super) struct MessageRef {
-    pub(super) reply: Option<Range<usize>>,
+/// A message of this turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessageRef(u32);
+
+/// Where in the read buffer a message lies. Small: every message is one.
+#[derive(Debug)]
+struct Message {
+    reply: Option<Span>,
     headers: HeaderRef,
-    pub(super) payload: Range<usize>,
+    payload: Span,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum HeaderRef {
-    AsSent(Range<usize>),
-    Rebuilt(Range<usize>),
+    AsSent(Span),
+    Rebuilt(Span),
+}
+
+/// A part of a buffer, which is far smaller than 4 GiB.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    const EMPTY: Self = Self { start: 0, end: 0 };
+
+    fn new(start: usize, end: usize) -> Self {
+        let bound = |place: usize| u32::try_from(place).expect("a turn's buffer is bounded far below 4 GiB");
+        Self {
+            start: bound(start),
+            end: bound(end),
+        }
+    }
+
+    /// Where `part` lies in `whole`, of which it is a slice.
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = part.as_ptr().addr() - whole.as_ptr().addr();
+        Self::new(start, start + part.len())
+    }
+
+    fn of_buffer(self, buffer: &[u8]) -> &[u8] {
+        buffer
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
 }
 
 impl<P> Turn<P> {
     /// Remembers where a message lies, its headers made safe.
     pub(super) fn remember(&mut self, buffer: &[u8], message: &Publish<'_>) -> MessageRef {
         let headers = match message.headers.map(headers::clean) {
-            None => HeaderRef::AsSent(0..0),
-            Some(CleanLines::AsSent(lines)) => HeaderRef::AsSent(range_in(buffer, lines)),
+            None => HeaderRef::AsSent(Span::EMPTY),
+            Some(CleanLines::AsSent(lines)) => HeaderRef::AsSent(Span::of(lines, buffer)),
             Some(CleanLines::Rebuilt(lines)) => {
                 let start = self.rebuilt.len();
                 self.rebuilt.extend_from_slice(&lines);
-                HeaderRef::Rebuilt(start..self.rebuilt.len())
+                HeaderRef::Rebuilt(Span::new(start, self.rebuilt.len()))
             }
         };
-        MessageRef {
-            reply: message.reply.map(|reply| range_in(buffer, reply)),
+        let place = u32::try_from(self.messages.len()).expect("fewer messages than bytes");
+        self.messages.push(Message {
+            reply: message.reply.map(|reply| Span::of(reply, buffer)),
             headers,
-            payload: range_in(buffer, message.payload),
-        }
+            payload: Span::of(message.payload, buffer),
+        });
+        MessageRef(place)
+    }
+
+    fn message(&self, MessageRef(place): MessageRef) -> &Message {
+        self.messages
+            .get(place as usize)
+            .expect("a reference does not outlive its turn")
     }
 
     /// A remembered message, ready to be encoded.
     pub(super) fn content<'a>(
         &'a self,
-        stamp: &'a [u8],
+        stamp: &'a Stamp,
         buffer: &'a [u8],
-        message: &MessageRef,
+        message: MessageRef,
     ) -> Content<'a> {
-        let headers = match &message.headers {
-            HeaderRef::AsSent(range) => buffer.get(range.clone()),
-            HeaderRef::Rebuilt(range) => self.rebuilt.get(range.clone()),
+        let message = self.message(message);
+        let headers = match message.headers {
+            HeaderRef::AsSent(span) => span.of_buffer(buffer),
+            HeaderRef::Rebuilt(span) => span.of_buffer(&self.rebuilt),
         };
-        let payload = buffer.get(message.payload.clone());
         Content {
             stamp,
-            headers: headers.unwrap_or_default(),
-            payload: payload.unwrap_or_default(),
+            headers,
+            payload: message.payload.of_buffer(buffer),
         }
+    }
+
+    /// Whether a message wants an answer.
+    pub(super) fn is_request(&self, message: MessageRef) -> bool {
+        self.message(message).reply.is_some()
+    }
+
+    /// Where a message wants its answer.
+    pub(super) fn inbox<'a>(&self, buffer: &'a [u8], message: MessageRef) -> Option<&'a [u8]> {
+        let reply = self.message(message).reply?;
+        Some(reply.of_buffer(buffer))
+    }
+
+    /// One of the requests that this turn answers, and who asked.
+    pub(super) fn answered(&self, place: u32) -> &(Asker<P>, Pending<P>) {
+        self.answers
+            .get(place as usize)
+            .expect("items name answers of this turn")
     }
 
     /// The place of a route among those of this turn.
@@ -223,7 +296,9 @@ impl<P> Turn<P> {
         P: Peer,
     {
         let place = self.place_of(&asker.peer);
-        self.push(place, Item::Answer(asker.inbox, pending, message));
+        let answer = u32::try_from(self.answers.len()).expect("fewer answers than bytes");
+        self.answers.push((asker, pending));
+        self.push(place, Item::Answer(answer, message));
     }
 
     fn route_use(&mut self, delivery: &Delivery) -> &mut RouteUse<P> {
@@ -240,13 +315,13 @@ impl<P> Turn<P> {
         *self.receiver_index.entry(peer.id()).or_insert_with(|| {
             self.receivers.push(Batch {
                 peer: peer.clone(),
-                items: Vec::new(),
+                items: self.spare.pop().unwrap_or_default(),
             });
             u32::try_from(self.receivers.len() - 1).expect("fewer receivers than 2^32")
         })
     }
 
-    fn push(&mut self, place: u32, item: Item<P>) {
+    fn push(&mut self, place: u32, item: Item) {
         self.receivers
             .get_mut(place as usize)
             .expect("places come from this turn")
@@ -265,10 +340,22 @@ impl<P> Turn<P> {
         std::mem::take(&mut self.receivers)
     }
 
+    /// Takes back a batch's memory, for the next.
+    pub(super) fn reuse(&mut self, mut items: Vec<Item>) {
+        if self.spare.len() < SPARE_BATCHES_MAX && items.capacity() <= SPARE_ITEMS_MAX {
+            items.clear();
+            self.spare.push(items);
+        }
+    }
+
     /// Remembers that a request cannot succeed; nothing to do where no answer is awaited.
-    pub(super) fn refuse(&mut self, message: &MessageRef, reason: Reason, rule: Option<Rc<str>>) {
-        if let Some(inbox) = message.reply.clone() {
-            self.refusals.push(Refused { inbox, reason, rule });
+    pub(super) fn refuse(&mut self, message: MessageRef, reason: Reason, rule: Option<Rc<str>>) {
+        if self.is_request(message) {
+            self.refusals.push(Refused {
+                message,
+                reason,
+                rule,
+            });
         }
     }
 
@@ -303,6 +390,8 @@ impl<P> Turn<P> {
     pub(super) fn clear(&mut self) {
         self.routes.clear();
         self.rebuilt.clear();
+        self.answers.clear();
+        self.messages.clear();
     }
 
     #[cfg(test)]
@@ -319,10 +408,4 @@ impl<P> Turn<P> {
     pub(super) fn routes_kept(&self) -> usize {
         self.routes.len()
     }
-}
-
-/// Where `part` lies in `whole`, of which it is a slice.
-pub(super) fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
-    let start = part.as_ptr().addr() - whole.as_ptr().addr();
-    start..start + part.len()
 }

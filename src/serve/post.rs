@@ -19,7 +19,7 @@ use crate::policy::Action;
 use crate::serve::keeper::instance;
 use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowBook;
-use crate::wire::encode::{self, Reason, Refusal};
+use crate::wire::encode::{self, Head, Reason, Refusal, Stamp};
 use crate::wire::name::MessageName;
 
 /// See the module's documentation.
@@ -31,8 +31,6 @@ pub(super) struct Post {
     epoch: u64,
     /// Where the tracked flows of each sender are counted.
     books: HashMap<Arc<str>, Arc<FlowBook>>,
-    /// Header bytes that name a sender.
-    stamps: HashMap<Arc<str>, Box<[u8]>>,
     lines: LineBudget,
 }
 
@@ -49,7 +47,6 @@ impl Post {
             live: HashMap::new(),
             epoch: 0,
             books: HashMap::new(),
-            stamps: HashMap::new(),
             lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
         }
     }
@@ -157,7 +154,7 @@ impl Post {
         };
         Some(Letter {
             outgoing: *outgoing,
-            stamp: self.stamp(&content.sender, outgoing),
+            stamp: Stamp::tracked(&content.sender, outgoing.seq.0, outgoing.attempt),
             content,
             live,
             pending,
@@ -214,23 +211,12 @@ impl Post {
             .or_insert_with(|| broker.flows.open_book(sender));
         Arc::clone(book)
     }
-
-    fn stamp(&mut self, sender: &Arc<str>, outgoing: &Outgoing) -> Vec<u8> {
-        let stamp = self
-            .stamps
-            .entry(Arc::clone(sender))
-            .or_insert_with(|| encode::stamp(sender));
-        let mut bytes = Vec::with_capacity(stamp.len() + 64);
-        bytes.extend_from_slice(stamp);
-        encode::stamp_tracked(&mut bytes, outgoing.seq.0, outgoing.attempt);
-        bytes
-    }
 }
 
 /// One attempt, ready for a mailbox.
 struct Letter {
     outgoing: Outgoing,
-    stamp: Vec<u8>,
+    stamp: Stamp,
     content: Arc<Content>,
     live: Live,
     pending: Pending<Handle>,
@@ -244,8 +230,8 @@ impl Letter {
             payload: &self.content.payload,
         };
         let flow = Arc::clone(&self.pending.flow);
-        let name = self.content.name.as_bytes();
-        mailbox.deliver(&self.live.subscription, name, &content, Some(|| self.pending))?;
+        let head = Head::new(self.content.name.as_bytes(), &self.live.subscription.sid);
+        mailbox.deliver(&self.live.subscription, &head, &content, Some(|| self.pending))?;
         flow.count_delivered(self.content.payload.len());
         Ok(())
     }

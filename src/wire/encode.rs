@@ -115,71 +115,145 @@ fn quoted(out: &mut Vec<u8>, word: &[u8]) {
     out.push(b'"');
 }
 
+const CR_LF: &[u8] = b"\r\n";
+
 /// What a message carries, ready to be written for any number of receivers.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
-    /// [`stamp`]: the version line and ExoCom's own headers.
-    pub stamp: &'a [u8],
+    /// Who sent it.
+    pub stamp: &'a Stamp,
     /// The client's header lines that may pass, each ending in CR LF.
     pub headers: &'a [u8],
     /// The payload.
     pub payload: &'a [u8],
 }
 
-/// The first lines of every delivered header block: the version, and who sent it.
-pub fn stamp(sender: &str) -> Box<[u8]> {
-    ["NATS/1.0\r\nExo-Sender: ", sender, "\r\n"]
-        .concat()
-        .into_bytes()
-        .into()
+/// ExoCom's own headers on the messages of one sender, written once: the version line, and who sent it.
+#[derive(Debug)]
+pub struct Stamp {
+    /// All that stands between the first line and the payload where the client sent no headers: the first line's
+    /// end, the headers, and the empty line.
+    block: Box<[u8]>,
+    /// The size of that header block, and a space.
+    size: Box<[u8]>,
 }
 
-/// Appends the headers of a tracked message to a stamp: its sequence and which attempt this is.
-pub fn stamp_tracked(stamp: &mut Vec<u8>, seq: u64, attempt: u32) {
-    stamp.extend_from_slice(b"Exo-Id: ");
-    stamp.extend_from_slice(itoa::Buffer::new().format(seq).as_bytes());
-    stamp.extend_from_slice(b"\r\nExo-Attempt: ");
-    stamp.extend_from_slice(itoa::Buffer::new().format(attempt).as_bytes());
-    stamp.extend_from_slice(b"\r\n");
+impl Stamp {
+    /// That of a sender.
+    pub fn new(sender: &str) -> Self {
+        Self::of_block(["\r\nNATS/1.0\r\nExo-Sender: ", sender, "\r\n\r\n"].concat())
+    }
+
+    /// The same for a tracked message: also its sequence, and which attempt this is.
+    pub fn tracked(sender: &str, seq: u64, attempt: u32) -> Self {
+        Self::of_block(format!(
+            "\r\nNATS/1.0\r\nExo-Sender: {sender}\r\nExo-Id: {seq}\r\nExo-Attempt: {attempt}\r\n\r\n"
+        ))
+    }
+
+    fn of_block(block: String) -> Self {
+        let size = format!("{} ", block.len() - CR_LF.len());
+        Self {
+            block: block.into_bytes().into(),
+            size: size.into_bytes().into(),
+        }
+    }
+
+    /// The first line's end and the headers, without the empty line: more follow.
+    fn lines(&self) -> &[u8] {
+        let end = self.block.len() - CR_LF.len();
+        self.block.get(..end).unwrap_or_default()
+    }
+
+    /// The header block where the client sent none.
+    fn header_bytes(&self) -> usize {
+        self.block.len() - CR_LF.len()
+    }
+}
+
+/// How the first line of every message on one subject begins for one subscription, written once.
+#[derive(Debug)]
+pub struct Head(Box<[u8]>);
+
+impl Head {
+    /// `HMSG subject sid `.
+    pub fn new(subject: &[u8], sid: &[u8]) -> Self {
+        Self([b"HMSG ", subject, b" ", sid, b" "].concat().into())
+    }
 }
 
 /// `HMSG subject sid [reply] header-bytes total-bytes`, the headers and the payload; `MSG` without headers for
-/// a client that takes none. Says how many bytes it wrote.
+/// a client that takes none.
 pub fn message(
     out: &mut Vec<u8>,
     takes_headers: bool,
-    subject: &[u8],
-    sid: &[u8],
+    head: &Head,
     reply: Option<ReplyToken>,
     content: &Content<'_>,
-) -> usize {
-    let before = out.len();
-    let header_bytes = content.stamp.len() + content.headers.len() + 2;
-    out.reserve(subject.len() + sid.len() + header_bytes + content.payload.len() + 80);
+) {
+    let Head(head) = head;
+    out.reserve(head.len() + bytes_after_head_max(content));
+    // What `MSG` lacks is the first letter.
+    let start = usize::from(!takes_headers);
+    out.extend_from_slice(head.get(start..).unwrap_or_default());
+    if let Some(token) = reply {
+        token.write(out);
+        out.push(b' ');
+    }
+    after_head(out, takes_headers, content);
+}
+
+/// The same on a subject that is not used again, without a reply subject.
+pub fn answer(out: &mut Vec<u8>, takes_headers: bool, subject: &[u8], sid: &[u8], content: &Content<'_>) {
+    out.reserve(subject.len() + sid.len() + 8 + bytes_after_head_max(content));
     out.extend_from_slice(if takes_headers { b"HMSG " } else { b"MSG " });
     out.extend_from_slice(subject);
     out.push(b' ');
     out.extend_from_slice(sid);
     out.push(b' ');
-    if let Some(token) = reply {
-        token.write(out);
-        out.push(b' ');
+    after_head(out, takes_headers, content);
+}
+
+/// `MSG` with a word of the broker itself, which nobody sent.
+pub fn word(out: &mut Vec<u8>, subject: &[u8], sid: &[u8], payload: &[u8]) {
+    for part in [b"MSG ", subject, b" ", sid, b" "] {
+        out.extend_from_slice(part);
     }
-    if takes_headers {
+    number(out, payload.len());
+    for part in [CR_LF, payload, CR_LF] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A reply token, two sizes, the headers and the payload.
+fn bytes_after_head_max(content: &Content<'_>) -> usize {
+    content.stamp.block.len() + content.headers.len() + content.payload.len() + 80
+}
+
+fn after_head(out: &mut Vec<u8>, takes_headers: bool, content: &Content<'_>) {
+    let Content {
+        stamp,
+        headers,
+        payload,
+    } = *content;
+    if !takes_headers {
+        number(out, payload.len());
+        out.extend_from_slice(b"\r\n");
+    } else if headers.is_empty() {
+        out.extend_from_slice(&stamp.size);
+        number(out, stamp.header_bytes() + payload.len());
+        out.extend_from_slice(&stamp.block);
+    } else {
+        let header_bytes = stamp.header_bytes() + headers.len();
         number(out, header_bytes);
         out.push(b' ');
-        number(out, header_bytes + content.payload.len());
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(content.stamp);
-        out.extend_from_slice(content.headers);
-        out.extend_from_slice(b"\r\n");
-    } else {
-        number(out, content.payload.len());
+        number(out, header_bytes + payload.len());
+        out.extend_from_slice(stamp.lines());
+        out.extend_from_slice(headers);
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(content.payload);
+    out.extend_from_slice(payload);
     out.extend_from_slice(b"\r\n");
-    out.len() - before
 }
 
 /// Why a request cannot succeed, as the requester is told.
@@ -308,27 +382,58 @@ mod tests {
 
     #[test]
     fn messages() {
-        let sender = stamp("web");
-        let content = Content {
+        let sender = Stamp::new("web");
+        let content = |headers| Content {
             stamp: &sender,
-            headers: b"A: 1\r\n",
+            headers,
             payload: b"hi",
         };
         let token = ReplyToken {
             slot: 3,
             generation: 12,
         };
-        assert_eq!(
-            written(|out| {
-                message(out, true, b"a.b", b"7", Some(token), &content);
-            }),
-            "HMSG a.b 7 _R.3.12 35 37\r\nNATS/1.0\r\nExo-Sender: web\r\nA: 1\r\n\r\nhi\r\n"
+        let check = |takes_headers, reply, headers, expected: &str| {
+            let head = Head::new(b"a.b", b"7");
+            assert_eq!(
+                written(|out| message(out, takes_headers, &head, reply, &content(headers))),
+                expected
+            );
+            if reply.is_none() {
+                assert_eq!(
+                    written(|out| answer(out, takes_headers, b"a.b", b"7", &content(headers))),
+                    expected
+                );
+            }
+        };
+        check(
+            true,
+            Some(token),
+            b"A: 1\r\n",
+            "HMSG a.b 7 _R.3.12 35 37\r\nNATS/1.0\r\nExo-Sender: web\r\nA: 1\r\n\r\nhi\r\n",
         );
+        check(
+            true,
+            None,
+            b"",
+            "HMSG a.b 7 29 31\r\nNATS/1.0\r\nExo-Sender: web\r\n\r\nhi\r\n",
+        );
+        check(false, None, b"A: 1\r\n", "MSG a.b 7 2\r\nhi\r\n");
         assert_eq!(
-            written(|out| {
-                message(out, false, b"a.b", b"7", None, &content);
-            }),
+            written(|out| word(out, b"a.b", b"7", b"hi")),
             "MSG a.b 7 2\r\nhi\r\n"
+        );
+    }
+
+    #[test]
+    fn a_tracked_message_says_which_attempt_it_is() {
+        let content = Content {
+            stamp: &Stamp::tracked("web", 12, 3),
+            headers: b"",
+            payload: b"",
+        };
+        assert_eq!(
+            written(|out| message(out, true, &Head::new(b"a", b"1"), None, &content)),
+            "HMSG a 1 57 57\r\nNATS/1.0\r\nExo-Sender: web\r\nExo-Id: 12\r\nExo-Attempt: 3\r\n\r\n\r\n"
         );
     }
 

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::decode::{ClientOp, DecodeError, Publish, Step, decode};
-use super::encode::{self, Content, ErrText, Info, Reason, Refusal, ReplyToken};
+use super::encode::{self, Content, ErrText, Head, Info, Reason, Refusal, ReplyToken, Stamp};
 use super::headers;
 use super::naive::{self, End, Fields, clients};
 
@@ -285,7 +285,11 @@ proptest! {
     #[test]
     fn no_client_sees_a_forged_header(block in header_block()) {
         let lines = headers::clean(&block);
-        let delivered = [&encode::stamp("web"), lines.as_bytes(), b"\r\n"].concat();
+        let content = Content { stamp: &Stamp::new("web"), headers: lines.as_bytes(), payload: b"" };
+        let mut out = Vec::new();
+        encode::message(&mut out, true, &Head::new(b"a", b"1"), None, &content);
+        let (_, body) = read_back(&out);
+        let delivered = body.strip_suffix(b"\r\n").expect("after an empty payload").to_vec();
         let seen = [clients::rust, clients::javascript, clients::python, clients::go].map(|parse| parse(&delivered));
         for headers in &seen {
             let headers = headers.as_ref().expect("no client gives up");
@@ -310,14 +314,20 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let token = token.map(|(slot, generation)| ReplyToken { slot, generation });
-        let stamp = encode::stamp("web");
+        let stamp = Stamp::new("web");
         let lines = headers::clean(&block);
         let content = Content { stamp: &stamp, headers: lines.as_bytes(), payload: &payload };
         let mut out = b"before".to_vec();
-        let written = encode::message(&mut out, takes_headers, b"a.b", b"sid", token, &content);
-        prop_assert_eq!(written + 6, out.len());
-        let (words, body) = read_back(&out[6..]);
-        let headers = if takes_headers { [&stamp, lines.as_bytes(), b"\r\n"].concat() } else { Vec::new() };
+        encode::message(&mut out, takes_headers, &Head::new(b"a.b", b"sid"), token, &content);
+        let written = out.strip_prefix(b"before").expect("what was there stays");
+        if token.is_none() {
+            let mut answered = Vec::new();
+            encode::answer(&mut answered, takes_headers, b"a.b", b"sid", &content);
+            prop_assert_eq!(&answered, written);
+        }
+        let (words, body) = read_back(written);
+        let stamped = b"NATS/1.0\r\nExo-Sender: web\r\n";
+        let headers = if takes_headers { [stamped, lines.as_bytes(), b"\r\n"].concat() } else { Vec::new() };
         let mut expected = vec![if takes_headers { "HMSG" } else { "MSG" }.to_owned(), "a.b".into(), "sid".into()];
         if let Some(token) = token {
             let subject = &words[3];
