@@ -115,6 +115,13 @@ async fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
         tokio::time::sleep(Duration::from_millis(kill * 37 % 101)).await;
         broker.kill();
         broker = tokio::task::spawn_blocking(|| broker.restart()).await.unwrap();
+        if (kill + 1) % 20 == 0 {
+            let acknowledged = ledger.acknowledged.load(Ordering::Relaxed);
+            eprintln!(
+                "{} of {kills} kills, {acknowledged} messages acknowledged",
+                kill + 1
+            );
+        }
     }
     ledger.is_over.store(true, Ordering::Relaxed);
     for publisher in publishers {
