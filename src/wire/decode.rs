@@ -111,7 +111,9 @@ pub fn decode(buf: &[u8], payload_bytes_max: usize) -> Result<Step<'_>, DecodeEr
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let body = after.get(1..).unwrap_or_default();
     // Nearly all that ever comes, as all clients write it.
-    if let Some(arguments) = line.strip_prefix(b"PUB ") {
+    if line.len() <= CONTROL_LINE_BYTES_MAX
+        && let Some(arguments) = line.strip_prefix(b"PUB ")
+    {
         return publish(arguments, body, newline + 1, Headers::No, payload_bytes_max);
     }
     let Some((verb, arguments)) = Verb::of(line)? else {
@@ -454,6 +456,10 @@ mod tests {
         }
         check(
             &format!("PUB {} 1\r\n", "a".repeat(4096)),
+            DecodeError::ControlLineTooLong,
+        );
+        check(
+            &format!("PUB {} 1\n", "a".repeat(CONTROL_LINE_BYTES_MAX - 5)),
             DecodeError::ControlLineTooLong,
         );
         let longest = [
