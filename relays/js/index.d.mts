@@ -10,5 +10,7 @@ export type HandlerOptions = ExoRelay.HandlerOptions;
 export type HandlerTools = ExoRelay.HandlerTools;
 export type Options = ExoRelay.Options;
 export type Outcome = ExoRelay.Outcome;
+export type PublishOptions = ExoRelay.PublishOptions;
 export type Reason = ExoRelay.Reason;
 export type RequestOptions = ExoRelay.RequestOptions;
+export type Stored = ExoRelay.Stored;

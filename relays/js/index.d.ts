@@ -29,8 +29,15 @@ declare class ExoRelay extends EventEmitter<ExoRelay.Events> {
   /** Sends a command; resolves with the payload of the answer, rejects with an `ExoError`. */
   request<Answer = any>(messageName: string, payload?: unknown, options?: ExoRelay.RequestOptions): Promise<Answer>;
 
+  /**
+   * Publishes a tracked event, one whose policy says `delivery = "at-least-once"`. Resolves when ExoCom has it on disk;
+   * rejects with an `ExoError` where it has not (`denied`, `overloaded`, `no-receiver`, `offline`, `not-tracked`), or
+   * may not have (`connection-lost`, `timeout`).
+   */
+  publish(messageName: string, payload?: unknown, options?: ExoRelay.PublishOptions): Promise<ExoRelay.Stored>;
+
   /** Sends an event; resolves when ExoCom has taken it, rejects with an `ExoError` where it is denied or lost. */
-  publish(messageName: string, payload?: unknown): Promise<void>;
+  sendAndConfirm(messageName: string, payload?: unknown): Promise<void>;
 
   /** Resolves when ExoCom has taken all that was sent before. */
   flush(): Promise<void>;
@@ -69,6 +76,11 @@ declare namespace ExoRelay {
     reconnectMsMin?: number | undefined;
     /** The longest pause between two attempts to connect; 5 s. */
     reconnectMsMax?: number | undefined;
+    /**
+     * How long ExoCom is told that a tracked message is still being worked on, before it takes the attempt for failed
+     * and makes another; an hour.
+     */
+    extendMsMax?: number | undefined;
     /** How long `close` waits for handlers and requests; 8 s. */
     closeMsMax?: number | undefined;
   }
@@ -76,6 +88,20 @@ declare namespace ExoRelay {
   export interface RequestOptions {
     /** How long to wait at most. ExoCom itself ends every request within the policy's `reply-within`. */
     timeoutMs?: number | undefined;
+  }
+
+  export interface PublishOptions extends RequestOptions {
+    /** An id of the sender's choice. What is published again with the same, within two minutes, is stored once. */
+    id?: string | undefined;
+  }
+
+  export interface Stored {
+    /** The name of the broker's store. */
+    stream: string;
+    /** The number under which it is kept there, which receivers see as `id`. */
+    seq: number;
+    /** It had been published before, with the same id; `seq` is that of the first time. */
+    duplicate: boolean;
   }
 
   export interface HandlerOptions {
@@ -101,22 +127,34 @@ declare namespace ExoRelay {
 
   /**
    * Gets the payload (`undefined` for an empty one). Where it returns a promise, the promise's value is the
-   * answer, unless it has called `reply` or `fail`; other values that it returns mean nothing.
+   * answer, unless it has called `reply` or `fail`; other values that it returns mean nothing. A tracked event is
+   * acknowledged when it has returned, or its promise has resolved.
    */
   export type Handler<Payload = any> = (payload: Payload, tools: HandlerTools) => unknown;
 
   export interface HandlerTools {
     /** Answers; says whether that was the first answer, and one was wanted. */
     reply(payload?: unknown): boolean;
-    /** Answers with a failure, which the other side gets as an `ExoError` of reason `failed`. */
+    /**
+     * Answers with a failure, which the other side gets as an `ExoError` of reason `failed`. A tracked message with a
+     * code from 500 is delivered again instead; a tracked event with one below, 400 if left out, becomes a dead letter.
+     */
     fail(text: string, code?: number): boolean;
+    /** It can never be handled: a tracked message becomes a dead letter at once, others fail with code 500. */
+    never(why: string): boolean;
     /** As the relay's `send`, within the same trace. */
     send: ExoRelay['send'];
     /** As the relay's `request`, within the same trace. */
     request: ExoRelay['request'];
+    /** As the relay's `publish`, within the same trace. */
+    publish: ExoRelay['publish'];
     /** The service that sent the message, as ExoCom has verified it. */
     sender: string | undefined;
     messageName: string;
+    /** The number under which ExoCom keeps a tracked message: the same in each attempt. */
+    id: number | undefined;
+    /** Which attempt to deliver the message this is. From 2 on, one before it may have done the work. */
+    attempt: number;
   }
 
   /** Why something failed. The first six are ExoCom's words; docs of each: README.md. */
@@ -132,6 +170,7 @@ declare namespace ExoRelay {
     | 'offline'
     | 'connection-lost'
     | 'closed'
+    | 'not-tracked'
     | 'too-large'
     | 'bad-payload'
     | 'handler-failed'

@@ -332,7 +332,8 @@ impl Deliveries {
                 lane.next = (index + 1) % count;
             }
             to_send.attempts += 1;
-            let (attempt, attempt_ms_max) = (to_send.attempts, message.terms.attempt_ms_max);
+            let attempt = to_send.attempts;
+            let (kind, attempt_ms_max) = (message.terms.kind, message.terms.attempt_ms_max);
             let deadline_ms = now_ms.saturating_add(attempt_ms_max);
             self.set_state(seq, receiver, State::InFlight { to, deadline_ms });
             out.push(Outgoing {
@@ -341,6 +342,7 @@ impl Deliveries {
                 to,
                 lane: place,
                 attempt,
+                kind,
                 attempt_ms_max,
             });
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::message::{Cause, DeliveryTerms, InstanceId, ReceiverNo, Seq};
+use crate::policy::Kind;
 
 /// What may be kept at once.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,8 @@ pub struct Outgoing {
     pub lane: usize,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Whether an answer is expected, or an acknowledgement.
+    pub kind: Kind,
     /// How long it may take, in milliseconds.
     pub attempt_ms_max: u64,
 }

@@ -15,7 +15,7 @@ use crate::identity::Role;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::broker::Broker;
 use crate::net::handle::Handle;
-use crate::policy::Action;
+use crate::policy::{Action, Kind};
 use crate::serve::keeper::instance;
 use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowBook;
@@ -154,7 +154,7 @@ impl Post {
         };
         Some(Letter {
             outgoing: *outgoing,
-            stamp: Stamp::tracked(&content.sender, outgoing.seq.0, outgoing.attempt),
+            stamp: Stamp::tracked(&content.sender, tracked),
             content,
             live,
             pending,

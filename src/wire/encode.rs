@@ -128,6 +128,19 @@ pub struct Content<'a> {
     pub payload: &'a [u8],
 }
 
+/// What a receiver is told of an attempt to deliver a tracked message.
+#[derive(Debug, Clone, Copy)]
+pub struct TrackedStamp {
+    /// The message's sequence.
+    pub seq: u64,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Whether an answer is expected, or only an acknowledgement.
+    pub is_command: bool,
+    /// How long this attempt may take, in milliseconds.
+    pub within_ms: u64,
+}
+
 /// ExoCom's own headers on the messages of one sender, written once: the version line, and who sent it.
 #[derive(Debug)]
 pub struct Stamp {
@@ -144,10 +157,18 @@ impl Stamp {
         Self::of_block(["\r\nNATS/1.0\r\nExo-Sender: ", sender, "\r\n\r\n"].concat())
     }
 
-    /// The same for a tracked message: also its sequence, and which attempt this is.
-    pub fn tracked(sender: &str, seq: u64, attempt: u32) -> Self {
+    /// The same for an attempt to deliver a tracked message.
+    pub fn tracked(sender: &str, tracked: TrackedStamp) -> Self {
+        let TrackedStamp {
+            seq,
+            attempt,
+            is_command,
+            within_ms,
+        } = tracked;
+        let wanted = if is_command { "Reply" } else { "Ack" };
         Self::of_block(format!(
-            "\r\nNATS/1.0\r\nExo-Sender: {sender}\r\nExo-Id: {seq}\r\nExo-Attempt: {attempt}\r\n\r\n"
+            "\r\nNATS/1.0\r\nExo-Sender: {sender}\r\nExo-Id: {seq}\r\nExo-Attempt: {attempt}\r\n\
+             Exo-{wanted}-Within: {within_ms}\r\n\r\n"
         ))
     }
 

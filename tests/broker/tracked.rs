@@ -122,6 +122,7 @@ async fn an_event_is_kept_for_who_is_away_over_a_restart() {
             (header(&event, "Exo-Id"), header(&event, "Exo-Attempt")),
             ("1".into(), "1".into())
         );
+        assert_eq!(header(&event, "Exo-Ack-Within"), "20000");
         say(&client, &event, "+ACK").await;
     }
     wait_for("an empty store", || queues(&broker)["messages"] == 0);
@@ -140,6 +141,7 @@ async fn a_command_is_acknowledged_by_its_answer_and_waits_for_its_service() {
         .unwrap();
     let command = next(&mut commands).await;
     assert_eq!(header(&command, "Exo-Attempt"), "1");
+    assert_eq!(header(&command, "Exo-Reply-Within"), "20000");
     say(&todos, &command, "created").await;
     let answer = asked.await.unwrap().expect("the answer comes");
     assert_eq!(answer.payload, "created");

@@ -78,6 +78,16 @@ function deniedSubscription(pattern, retryMs) {
   );
 }
 
+/** The error for a published message that ExoCom does not store. */
+function notTracked(messageName) {
+  return new ExoError(
+    'not-tracked',
+    `${messageName}: not stored, since the policy does not say kind = "event" and delivery = "at-least-once" of it; ` +
+      'use send or request',
+    { messageName },
+  );
+}
+
 function offline(messageName) {
   return new ExoError('offline', `${messageName}: not sent, since there is no connection to ExoCom now`, {
     messageName,
@@ -108,6 +118,7 @@ module.exports = {
   deniedSubscription,
   deniedUnasked,
   failed,
+  notTracked,
   offline,
   refused,
   seconds,

@@ -65,6 +65,18 @@ module.exports = Object.freeze({
    * Below the ten seconds after which many supervisors kill. */
   CLOSE_MS_MAX: 8_000,
 
+  /**
+   * How long ExoCom is told that a tracked message is still worked on, in milliseconds, unless the options say
+   * otherwise. A handler that hangs must not keep its message from the other instances for ever.
+   */
+  EXTEND_MS_MAX: 3_600_000,
+
+  /** The shortest pause between two such words, in milliseconds: a policy can let an attempt take a millisecond. */
+  EXTEND_EVERY_MS_MIN: 20,
+
+  /** The id with which a tracked message is published, in bytes; the broker's bound. */
+  PUBLISH_ID_BYTES_MAX: 255,
+
   /** What a failing handler says to the one who asked, in bytes: a sentence. */
   FAILURE_BYTES_MAX: 1_024,
 

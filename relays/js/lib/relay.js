@@ -5,9 +5,10 @@
 
 const { EventEmitter } = require('node:events');
 const { debuglog } = require('node:util');
+const { headers: newHeaders } = require('@nats-io/transport-node');
 const { pauseMs } = require('./backoff');
 const { Connection } = require('./connection');
-const { ExoError, closed, deniedSubscription, offline, seconds } = require('./error');
+const { ExoError, closed, deniedSubscription, notTracked, offline, seconds } = require('./error');
 const { serveHealth, stopHealth } = require('./health');
 const limits = require('./limits');
 const { Message } = require('./message');
@@ -33,12 +34,15 @@ class ExoRelay extends EventEmitter {
     report: (error) => this.#report(error),
     send: (trace, ...rest) => this.#sendIn(trace, ...rest),
     request: (trace, ...rest) => this.#requestIn(trace, ...rest),
+    publish: (trace, ...rest) => this.#publishIn(trace, ...rest),
+    extendMsMax: undefined,
   };
 
   /** Throws a TypeError that says what is missing or wrong. */
   constructor(options) {
     super();
     this.#settings = settings(options);
+    this.#forMessages.extendMsMax = this.#settings.extendMsMax;
     this.#firstOnline.promise = new Promise((resolve, reject) => Object.assign(this.#firstOnline, { resolve, reject }));
     // Whoever does not wait for it learns the same from the events.
     this.#firstOnline.promise.catch(() => {});
@@ -85,8 +89,16 @@ class ExoRelay extends EventEmitter {
     return this.#requestIn(undefined, name, payload, options);
   }
 
+  /**
+   * Publishes a tracked event; resolves with `{ stream, seq, duplicate }` when ExoCom has it on disk, rejects with an
+   * ExoError where it has not, or may not have. `id` makes it safe to publish again.
+   */
+  async publish(name, payload, options) {
+    return this.#publishIn(undefined, name, payload, options);
+  }
+
   /** Sends an event; resolves when ExoCom has taken it, rejects with an ExoError where it is denied or lost. */
-  async publish(name, payload) {
+  async sendAndConfirm(name, payload) {
     const bytes = encode(payload);
     await this.#online(checkName(name)).publishAndConfirm(name, bytes, undefined);
   }
@@ -96,7 +108,7 @@ class ExoRelay extends EventEmitter {
     await this.#online('flush').confirm();
   }
 
-  /** Calls `handler(payload, { reply, fail, send, request, sender, messageName })` for the messages of a name. */
+  /** Calls `handler(payload, tools)` for the messages of a name; index.d.ts tells of the tools. */
   registerHandler(pattern, handler, { concurrency = this.#settings.concurrency } = {}) {
     checkPattern(pattern);
     if (typeof handler !== 'function') throw new TypeError(`${pattern}: the handler must be a function`);
@@ -264,7 +276,29 @@ class ExoRelay extends EventEmitter {
     }
   }
 
-  async #requestIn(trace, name, payload, { timeoutMs = limits.REQUEST_MS_MAX } = {}) {
+  async #requestIn(trace, name, payload, options) {
+    const { payload: answered } = await this.#ask(trace, name, payload, options);
+    return answered;
+  }
+
+  async #publishIn(trace, name, payload, { id, ...options } = {}) {
+    checkName(name);
+    let headers = trace;
+    if (id !== undefined) {
+      if (typeof id !== 'string' || !/^[\x21-\x7e]+$/.test(id) || id.length > limits.PUBLISH_ID_BYTES_MAX) {
+        throw new TypeError(`${name}: id must be 1 to ${limits.PUBLISH_ID_BYTES_MAX} visible ASCII characters`);
+      }
+      headers = newHeaders();
+      for (const header of trace?.keys() ?? []) headers.set(header, trace.get(header));
+      headers.set('Nats-Msg-Id', id);
+    }
+    const { payload: stored, sender } = await this.#ask(headers, name, payload, options);
+    // What has a sender is the answer of a service. ExoCom itself says that it is stored.
+    if (sender !== undefined || !Number.isSafeInteger(stored?.seq)) throw notTracked(name);
+    return { stream: stored.stream, seq: stored.seq, duplicate: stored.duplicate === true };
+  }
+
+  async #ask(trace, name, payload, { timeoutMs = limits.REQUEST_MS_MAX } = {}) {
     checkName(name);
     if (!(timeoutMs > 0 && timeoutMs <= limits.TIMER_MS_MAX)) {
       throw new TypeError(`${name}: timeoutMs must be from 1 to ${limits.TIMER_MS_MAX}`);
@@ -274,7 +308,7 @@ class ExoRelay extends EventEmitter {
     return new Promise((resolve, reject) => {
       connection.request(name, bytes, trace, timeoutMs, (error, answer) => {
         if (error) reject(error);
-        else resolve(answer.payload);
+        else resolve(answer);
       });
     });
   }

@@ -18,6 +18,7 @@ const OPTIONS = {
   concurrency: { read: positive(1_000_000), fallback: limits.CONCURRENCY },
   reconnectMsMin: { read: positive(limits.TIMER_MS_MAX), fallback: limits.RECONNECT_MS_MIN },
   reconnectMsMax: { read: positive(limits.TIMER_MS_MAX), fallback: limits.RECONNECT_MS_MAX },
+  extendMsMax: { read: positive(limits.TIMER_MS_MAX), fallback: limits.EXTEND_MS_MAX },
   closeMsMax: { read: positive(limits.TIMER_MS_MAX), fallback: limits.CLOSE_MS_MAX },
 };
 

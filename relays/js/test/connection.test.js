@@ -24,7 +24,7 @@ test('a relay comes back after the broker has been away, with its handlers', asy
   await until('the relay to be offline', () => !asker.isOnline);
   // Not kept for later: that would be a queue that nobody sees.
   await assert.rejects(asker.request('job.echo', 2), { reason: 'offline', messageName: 'job.echo' });
-  await assert.rejects(asker.publish('news.local', 2), { reason: 'offline' });
+  await assert.rejects(asker.sendAndConfirm('news.local', 2), { reason: 'offline' });
   asker.send('job.echo', 2, () => assert.fail('it was not sent'));
   await until('its error', () => asker.errors.some(({ reason }) => reason === 'offline'));
   await until('a failed attempt', () => asker.errors.some(({ reason }) => reason === 'unreachable'));
@@ -48,11 +48,11 @@ test('requests under way fail when the connection is lost', async (t) => {
   assert.ok(['connection-lost', 'receiver-lost'].includes(await patiently('the outcome', outcome)));
 });
 
-test('publish and flush do not wait for a broker that is gone', async (t) => {
+test('sendAndConfirm and flush do not wait for a broker that is gone', async (t) => {
   const broker = await Broker.start(t);
   const asker = await broker.relay('asker');
   await broker.freeze();
-  const outcomes = [asker.publish('news.local', 1), asker.flush(), asker.request('job.echo')].map((call) =>
+  const outcomes = [asker.sendAndConfirm('news.local', 1), asker.flush(), asker.request('job.echo')].map((call) =>
     call.catch(({ reason }) => reason),
   );
   broker.signal('SIGKILL');
@@ -139,7 +139,7 @@ test('a refused subscription is an error, and is tried again: the policy may cha
   assert.deepEqual([watcher.errors[0].reason, watcher.errors[0].messageName], ['denied', 'job.new']);
   assert.match(watcher.errors[0].message, /`receives`/);
   const asker = await broker.relay('asker');
-  await asker.publish('news.local', 'the other handler works');
+  await asker.sendAndConfirm('news.local', 'the other handler works');
   await until('the event', () => heard.length === 1);
 
   await broker.changePolicy(POLICY.replace('[service.watcher]\nreceives = ["news.>"]', '[service.watcher]\nreceives = ["news.>", "job.new"]'));

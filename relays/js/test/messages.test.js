@@ -135,12 +135,12 @@ test('publish resolves when ExoCom has taken the event, and rejects when it is d
   const heard = [];
   await broker.relay('watcher', { 'news.local': (payload) => heard.push(payload) });
   const asker = await broker.relay('asker');
-  await asker.publish('news.local', 1);
+  await asker.sendAndConfirm('news.local', 1);
   const outcomes = await Promise.allSettled([
-    asker.publish('news.local', 2),
-    asker.publish('forbidden.thing', 3),
-    asker.publish('forbidden.thing', 4),
-    asker.publish('news.local', 5),
+    asker.sendAndConfirm('news.local', 2),
+    asker.sendAndConfirm('forbidden.thing', 3),
+    asker.sendAndConfirm('forbidden.thing', 4),
+    asker.sendAndConfirm('news.local', 5),
   ]);
   assert.deepEqual(
     outcomes.map(({ reason }) => reason?.reason),
@@ -285,7 +285,7 @@ test('names are checked before anything is sent', async (t) => {
   for (const name of ['', 'a..b', 'a b', 'job.x\r\nPUB y', 'job.*', '$SYS.x', '_INBOX.x', 'ü', 'a'.repeat(256), undefined]) {
     assert.throws(() => asker.send(name, 1), TypeError, JSON.stringify(name));
     await assert.rejects(asker.request(name), TypeError);
-    await assert.rejects(asker.publish(name), TypeError);
+    await assert.rejects(asker.sendAndConfirm(name), TypeError);
   }
   assert.throws(() => asker.send('job.x', 1, 'no function'), TypeError);
   assert.throws(() => asker.registerHandler('job.>.x', () => {}), TypeError);
@@ -357,7 +357,7 @@ test('sending faster than ExoCom takes it is refused, not kept in memory', async
   assert.ok(asker.errors.every(({ reason }) => reason === 'overloaded'));
   assert.equal(asker.errors.length, 40 - 16);
   await asker.flush();
-  await asker.publish('news.local', payload);
+  await asker.sendAndConfirm('news.local', payload);
 
   // Messages without a payload are bounded, too.
   asker.errors.length = 0;
@@ -366,7 +366,7 @@ test('sending faster than ExoCom takes it is refused, not kept in memory', async
   await until('errors', () => asker.errors.length > 0);
   assert.equal(asker.errors[0].reason, 'overloaded');
   await asker.flush();
-  await asker.publish('news.local', payload);
+  await asker.sendAndConfirm('news.local', payload);
 });
 
 test('what callbacks throw is an uncaught exception of the program, and the relay goes on', async (t) => {

@@ -62,6 +62,16 @@ pub enum Error {
         /// The message name.
         name: String,
     },
+    /// It was published, but ExoCom does not store it: the policy does not make it a tracked event. It may have gone
+    /// its way, unstored.
+    #[error(
+        "{name} was not stored: the policy does not say kind = \"event\" and delivery = \"at-least-once\" \
+         of it; use `send` or `request`"
+    )]
+    NotTracked {
+        /// The message name.
+        name: String,
+    },
     /// ExoCom refused the request for a reason that this version of the relay does not know.
     #[error("ExoCom refused {name}: {reason}")]
     Refused {
@@ -201,10 +211,21 @@ pub enum Error {
 ///
 /// Any error becomes one with `?`: the sender then only hears that the receiver failed, with code 500, and the
 /// error itself goes to this service's log and [`Event`](crate::Event)s.
+///
+/// What it means for a tracked message ([`Message::id`](crate::Message::id)):
+///
+/// | | command | event |
+/// |---|---|---|
+/// | code from 500, any error | delivered again after the policy's `backoff` | the same |
+/// | code below 500: the sender's fault | it is the answer, and the command is done | a dead letter at once |
+/// | [`Failure::never`] | a dead letter at once, which its sender is told | a dead letter at once |
+///
+/// An operator can look at dead letters, and send them again or drop them.
 #[derive(Debug)]
 pub struct Failure {
     code: u16,
     message: String,
+    is_final: bool,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -214,6 +235,7 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            is_final: false,
             cause: None,
         }
     }
@@ -226,6 +248,20 @@ impl Failure {
     /// 500: the receiver could not do it.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(500, message)
+    }
+
+    /// The message can never be handled, however often it is tried: a tracked one is given up at once, and kept as
+    /// a dead letter for an operator. Otherwise as [`Failure::internal`].
+    pub fn never(message: impl Into<String>) -> Self {
+        Self {
+            is_final: true,
+            ..Self::internal(message)
+        }
+    }
+
+    /// Whether the message can never be handled.
+    pub fn is_final(&self) -> bool {
+        self.is_final
     }
 
     pub(crate) fn overloaded() -> Self {

@@ -49,24 +49,34 @@ where
 async fn finish(relay: &ExoRelay, message: &Message, outcome: Result<Bytes, Failure>) {
     let failure = match outcome {
         Ok(payload) if message.awaits_answer() => match message.reply_bytes(payload).await {
+            // Tried again, it would be too large again.
             Err(Error::TooLarge { problem, .. }) => {
-                Failure::internal(format!("the answer is too large: {problem}"))
+                Failure::never(format!("the answer is too large: {problem}"))
             }
             // With the connection, the request has gone; ExoCom has told its sender.
             _ => return,
         },
-        Ok(_) => return,
+        Ok(_) => return message.acknowledge().await,
         Err(failure) => failure,
     };
-    if failure.code() >= 500 {
+    if failure.code() >= 500 || message.is_tracked() && !message.expects_answer() {
         let told = failure.message().to_owned();
         relay.link().emit(&Event::HandlerFailed {
             name: message.name().to_owned(),
             error: failure.cause().map_or(told, ToString::to_string),
         });
     }
-    if message.awaits_answer() {
-        // As above.
+    if !message.is_tracked() {
+        if message.awaits_answer() {
+            // As above.
+            drop(message.fail(&failure).await);
+        }
+    } else if failure.is_final() || failure.code() < 500 && !message.expects_answer() {
+        message.terminate().await;
+    } else if failure.code() >= 500 {
+        message.put_off().await;
+    } else {
+        // Trying it again would change nothing, and its sender wants to know.
         drop(message.fail(&failure).await);
     }
 }
@@ -100,6 +110,7 @@ impl Handler {
                     }
                 },
                 Some(_) = pool.running.join_next() => pool.work_on(),
+                () = at(pool.extend_at) => pool.extend().await,
                 () = self.refused.notified(), if !stops => {
                     refusals += 1;
                     subscriber = None;
@@ -115,6 +126,17 @@ impl Handler {
                 }
             }
         }
+    }
+}
+
+/// Works on a tracked message, and tells ExoCom so until it is done.
+async fn extending(message: Message, mut extend_at: Instant, mut work: BoxFuture<'static, ()>) {
+    while tokio::time::timeout_at(extend_at, &mut work).await.is_err() {
+        let Some(every) = message.extend_every() else {
+            return work.await;
+        };
+        message.extend().await;
+        extend_at = Instant::now() + every;
     }
 }
 
@@ -149,8 +171,15 @@ struct Pool {
     relay: ExoRelay,
     work: Work,
     running: JoinSet<()>,
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// When the first of those that wait must be extended.
+    extend_at: Option<Instant>,
+}
+
+struct Waiting {
+    message: Message,
+    extend_at: Option<Instant>,
 }
 
 impl Pool {
@@ -161,6 +190,7 @@ impl Pool {
             running: JoinSet::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            extend_at: None,
         }
     }
 
@@ -181,7 +211,9 @@ impl Pool {
         // One that can be worked on at once needs no room.
         if has_room || self.has_place() {
             self.waiting_bytes += message.payload().len();
-            self.waiting.push_back(message);
+            let extend_at = message.extend_every().map(|every| Instant::now() + every);
+            self.extend_at = self.extend_at.into_iter().chain(extend_at).min();
+            self.waiting.push_back(Waiting { message, extend_at });
             self.work_on();
         } else {
             self.refuse(&message).await;
@@ -195,19 +227,38 @@ impl Pool {
     /// Starts what waits, as far as there are free places.
     fn work_on(&mut self) {
         while self.running.len() < self.relay.concurrency() {
-            let Some(message) = self.waiting.pop_front() else {
+            let Some(Waiting { message, extend_at }) = self.waiting.pop_front() else {
+                self.extend_at = None;
                 return;
             };
             self.waiting_bytes -= message.payload().len();
-            self.running.spawn((self.work)(message));
+            let work = (self.work)(message.clone());
+            match extend_at {
+                Some(extend_at) => self.running.spawn(extending(message, extend_at, work)),
+                None => self.running.spawn(work),
+            };
         }
+    }
+
+    /// Tells ExoCom of the tracked messages that wait: their time would be over before their turn comes.
+    async fn extend(&mut self) {
+        let now = Instant::now();
+        for Waiting { message, extend_at } in &mut self.waiting {
+            if extend_at.is_some_and(|at| at <= now) {
+                message.extend().await;
+                *extend_at = message.extend_every().map(|every| now + every);
+            }
+        }
+        self.extend_at = self.waiting.iter().filter_map(|waiting| waiting.extend_at).min();
     }
 
     async fn refuse(&self, message: &Message) {
         self.relay.link().emit(&Event::Dropped {
             name: Some(message.name().to_owned()),
         });
-        if message.expects_answer() {
+        if message.is_tracked() {
+            message.put_off().await;
+        } else if message.expects_answer() {
             // With the connection, the request has gone; ExoCom has told its sender.
             drop(message.fail(&Failure::overloaded()).await);
         }

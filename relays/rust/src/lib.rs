@@ -54,6 +54,14 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Messages that must not get lost
+//!
+//! Those whose policy says `delivery = "at-least-once"` are **tracked**: ExoCom keeps them on disk until each
+//! receiving service has acknowledged them. [`publish`](ExoRelay::publish) returns when an event is on disk. A
+//! message is acknowledged when its handler returns, and delivered again, to another instance where there is one,
+//! when the handler fails ([`Failure`] says what a failure means), or its instance dies. So a handler can get a
+//! message twice: [`Message::id`] is the same then, and [`Message::attempt`] is not 1.
+//!
 //! # What it takes care of
 //!
 //! - **Who sent it**: [`Message::sender`] is the sender's certificate, verified by ExoCom, not a claim.
@@ -86,7 +94,7 @@ pub use bytes::Bytes;
 
 pub use error::{Error, Failure};
 pub use event::{Event, Status};
-pub use message::{Answer, Message, Outgoing};
+pub use message::{Answer, Message, Outgoing, Stored};
 pub use name::NameError;
 pub use options::Options;
 pub use relay::ExoRelay;

@@ -46,6 +46,16 @@ pub const OUTGOING_MESSAGES_MAX: usize = 512;
 /// which many supervisors kill.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_secs(8);
 
+/// How long ExoCom is told that a tracked message is still worked on, unless the options say otherwise. A handler
+/// that hangs must not keep its message from the other instances for ever.
+pub const EXTEND_FOR: Duration = Duration::from_secs(3_600);
+
+/// The shortest pause between two such words: a policy can let an attempt take a millisecond.
+pub const EXTEND_EVERY_MIN: Duration = Duration::from_millis(20);
+
+/// The id with which a tracked message is published, in bytes; the broker's bound.
+pub const PUBLISH_ID_BYTES_MAX: usize = 255;
+
 /// The shortest and the longest pause between two attempts to connect.
 pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 

@@ -46,6 +46,7 @@ pub struct Options {
     pub(crate) concurrency: usize,
     pub(crate) waiting_max: usize,
     pub(crate) answer_within: Duration,
+    pub(crate) extend_for: Duration,
     pub(crate) online_within: Duration,
     pub(crate) shutdown_within: Duration,
     pub(crate) on_event: Option<OnEvent>,
@@ -79,6 +80,7 @@ impl Options {
             concurrency: limits::CONCURRENCY,
             waiting_max: limits::WAITING_MAX,
             answer_within: limits::ANSWER_WITHIN,
+            extend_for: limits::EXTEND_FOR,
             online_within: limits::ONLINE_WITHIN,
             shutdown_within: limits::SHUTDOWN_WITHIN,
             on_event: None,
@@ -143,7 +145,8 @@ impl Options {
     }
 
     /// How many messages wait for a free place of one handler; 1024 unless set. Requests beyond that are
-    /// answered with [`Error::Overloaded`] at once, events are dropped and reported as [`Event::Dropped`].
+    /// answered with [`Error::Overloaded`] at once, events are dropped and reported as [`Event::Dropped`];
+    /// tracked messages are refused, and ExoCom delivers them again later.
     pub fn waiting(mut self, messages: usize) -> Self {
         self.waiting_max = messages;
         self
@@ -153,6 +156,14 @@ impl Options {
     /// `reply-within`, whose end ExoCom tells as [`Error::Expired`].
     pub fn answer_within(mut self, time: Duration) -> Self {
         self.answer_within = time;
+        self
+    }
+
+    /// How long ExoCom is told that a tracked message is still being worked on (`+WPI`, each third of the policy's
+    /// `ack-within` or `reply-within`, from when it came); an hour unless set, zero for never. After that ExoCom
+    /// takes the attempt for failed when its time is up, and makes another.
+    pub fn extend_for(mut self, time: Duration) -> Self {
+        self.extend_for = time;
         self
     }
 

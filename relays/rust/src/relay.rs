@@ -20,7 +20,7 @@ use crate::error::{Error, Failure, failure_of};
 use crate::event::Status;
 use crate::handlers::{Handler, Work, work};
 use crate::link::Link;
-use crate::message::{Message, Outgoing, encode};
+use crate::message::{Message, Outgoing, Stored, encode};
 use crate::name::check_pattern;
 use crate::options::{Options, provider};
 use crate::requests::{Outcome, Ticket};
@@ -96,6 +96,20 @@ impl ExoRelay {
         self.message(name).json(payload).send().await
     }
 
+    /// Publishes a tracked event, one whose policy says `kind = "event"` and `delivery = "at-least-once"`, and waits
+    /// until ExoCom has it on disk. From then on every service that receives it gets it, also those that are away
+    /// now, and also if ExoCom crashes.
+    ///
+    /// [`message`](Self::message) with [`Outgoing::id`] makes it safe to publish again after an error.
+    ///
+    /// # Errors
+    /// What ExoCom says: [`Error::Denied`] with the rule, [`Error::Overloaded`] where its store or a receiver's
+    /// queue is full, [`Error::NoReceiver`]; then it is not stored. [`Error::ConnectionLost`] and
+    /// [`Error::TimedOut`], after which it may be; [`Error::Offline`]; [`Error::NotTracked`].
+    pub async fn publish(&self, name: &str, payload: &impl Serialize) -> Result<Stored, Error> {
+        self.message(name).json(payload).publish().await
+    }
+
     /// Sends a command, and gives its answer.
     ///
     /// # Errors
@@ -118,6 +132,10 @@ impl ExoRelay {
     /// Handles messages of a name or pattern, shared with the other instances of this service. What the handler
     /// returns is the answer, where one is expected. It gets the message and its payload from JSON; a payload
     /// that cannot be that is refused for it, with code 400.
+    ///
+    /// A tracked message ([`Message::id`]) is acknowledged when the handler returns. What becomes of one whose
+    /// handler fails is up to the [`Failure`]: it is delivered again, after the policy's `backoff`, or answered, or
+    /// given up. A handler may get the same message twice, such as when ExoCom could not hear that it was done.
     ///
     /// At most [`Options::concurrency`] messages are worked on at the same time. Whether the policy lets the
     /// service receive the messages is told as [`Event::ReceiveDenied`](crate::Event::ReceiveDenied).
@@ -266,7 +284,7 @@ impl ExoRelay {
         };
         let mut ticket: Ticket = self.0.link.requests.open().ok_or_else(overloaded)?;
         let asking = async {
-            self.publish(name, Some(ticket.inbox().into()), headers, payload)
+            self.put(name, Some(ticket.inbox().into()), headers, payload)
                 .await?;
             Ok(ticket.outcome().await)
         };
@@ -285,7 +303,7 @@ impl ExoRelay {
         }
     }
 
-    pub(crate) async fn publish(
+    pub(crate) async fn put(
         &self,
         name: &str,
         reply: Option<Subject>,
@@ -354,6 +372,10 @@ impl ExoRelay {
 
     pub(crate) fn waiting_max(&self) -> usize {
         self.0.options.waiting_max
+    }
+
+    pub(crate) fn extend_for(&self) -> Duration {
+        self.0.options.extend_for
     }
 
     pub(crate) fn answer_within(&self) -> Duration {

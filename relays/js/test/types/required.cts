@@ -38,8 +38,9 @@ relay.send(1);
 new ExoRelay({ port: 1 });
 
 relay
-  .registerHandler<Todo>('todos.create', async ({ title }, { reply, fail, send, sender }) => {
+  .registerHandler<Todo>('todos.create', async ({ title }, { reply, fail, never, send, sender, id, attempt }) => {
     if (!title) return fail('no title', 422);
+    if (attempt > 3) return never(`again: ${id?.toFixed()}`);
     send('todos.created', { title, by: sender });
     return reply({ title });
   })
