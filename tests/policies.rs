@@ -61,6 +61,8 @@ fn todo() {
     example.admits("stranger", None, Err("no grant"));
     assert_eq!(example.terms("todos.created").kind, Kind::Event);
     assert_eq!(example.terms("todos.list").kind, Kind::Command);
+    assert_eq!(example.terms("todos.create").delivery, Delivery::AtLeastOnce);
+    assert_eq!(example.terms("todos.list").delivery, Delivery::AtMostOnce);
 }
 
 #[test]
@@ -127,6 +129,10 @@ fn shop() {
     check("orders.placed", 5_000, 64, Kind::Event, Audit::Flow);
     let durable = example.terms("orders.placed");
     assert_eq!((durable.delivery, durable.attempts), (Delivery::AtLeastOnce, 8));
+    assert_eq!(example.terms("orders.cancelled").delivery, Delivery::AtMostOnce);
+
+    let placed = example.terms("orders.placed");
+    assert_eq!((placed.delivery, placed.attempts), (Delivery::AtLeastOnce, 8));
     assert_eq!(example.terms("orders.cancelled").delivery, Delivery::AtMostOnce);
 
     // Who operates it.

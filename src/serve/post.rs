@@ -19,7 +19,7 @@ use crate::policy::{Action, Kind};
 use crate::serve::keeper::instance;
 use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowBook;
-use crate::wire::encode::{self, Head, Reason, Refusal, Stamp};
+use crate::wire::encode::{self, Head, Reason, Refusal, Stamp, TrackedStamp};
 use crate::wire::name::MessageName;
 
 /// See the module's documentation.
@@ -154,7 +154,7 @@ impl Post {
         };
         Some(Letter {
             outgoing: *outgoing,
-            stamp: Stamp::tracked(&content.sender, tracked),
+            stamp: Stamp::tracked(&content.sender, stamp_of(outgoing)),
             content,
             live,
             pending,
@@ -210,6 +210,15 @@ impl Post {
             .entry(Arc::clone(sender))
             .or_insert_with(|| broker.flows.open_book(sender));
         Arc::clone(book)
+    }
+}
+
+const fn stamp_of(outgoing: &Outgoing) -> TrackedStamp {
+    TrackedStamp {
+        seq: outgoing.seq.0,
+        attempt: outgoing.attempt,
+        is_command: matches!(outgoing.kind, Kind::Command),
+        within_ms: outgoing.attempt_ms_max,
     }
 }
 

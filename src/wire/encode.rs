@@ -447,14 +447,21 @@ mod tests {
 
     #[test]
     fn a_tracked_message_says_which_attempt_it_is() {
+        let tracked = TrackedStamp {
+            seq: 12,
+            attempt: 3,
+            is_command: false,
+            within_ms: 30_000,
+        };
         let content = Content {
-            stamp: &Stamp::tracked("web", 12, 3),
+            stamp: &Stamp::tracked("web", tracked),
             headers: b"",
             payload: b"",
         };
         assert_eq!(
             written(|out| message(out, true, &Head::new(b"a", b"1"), None, &content)),
-            "HMSG a 1 57 57\r\nNATS/1.0\r\nExo-Sender: web\r\nExo-Id: 12\r\nExo-Attempt: 3\r\n\r\n\r\n"
+            "HMSG a 1 80 80\r\nNATS/1.0\r\nExo-Sender: web\r\nExo-Id: 12\r\nExo-Attempt: 3\r\n\
+             Exo-Ack-Within: 30000\r\n\r\n\r\n"
         );
     }
 

@@ -267,6 +267,19 @@ fn the_page_says_who_is_away_and_recovers() {
 }
 
 #[test]
+fn a_todo_waits_for_the_service_that_is_away() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let demo = Demo::start(folder.path(), &["--restart-after", "2"]);
+    let first = demo.todos_pid();
+    signal(first, "KILL");
+    demo.wait_for_line(&format!("todos (process {first}) has ended"));
+    // It comes back while the page waits, or later; the todo is not lost.
+    let created = demo.post("title=patience");
+    assert!([303, 504].contains(&created.status), "{}", created.text);
+    demo.wait_for_page("<li>patience</li>");
+}
+
+#[test]
 fn a_change_of_the_policy_shows_on_the_page() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let demo = Demo::start(folder.path(), &[]);

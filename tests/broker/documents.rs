@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use exocom::config::{Config, LimitsConfig};
+use exocom::limits::{QUEUE_MESSAGES_MAX, STORE_BYTES_MAX, STORE_MESSAGES_MAX};
 
 use crate::support::{Broker, EXOCOM, TODO_POLICY, wait_for};
 
@@ -211,7 +212,8 @@ fn a_denial_is_as_the_document_shows() {
     let config = format!(
         "version = 1\npolicy = {:?}\nadmin-socket = \"admin.sock\"\n\
          [tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n\
-         [listener.main]\naddress = \"127.0.0.1:0\"\nroots = [\"certs/ca.pem\"]\n",
+         [listener.main]\naddress = \"127.0.0.1:0\"\nroots = [\"certs/ca.pem\"]\n\
+         [store]\nfolder = \"store\"\n",
         policy.display().to_string()
     );
     let broker = Broker::serve(TODO_POLICY, &config);
@@ -317,6 +319,19 @@ fn every_key_of_the_configuration_is_documented() {
         assert!(is_told, "docs/configuration.md does not tell of `{key}`");
     }
     let defaults = serde_json::to_value(LimitsConfig::default()).expect("plain numbers");
+    for (key, value) in [
+        ("bytes", STORE_BYTES_MAX),
+        ("messages", STORE_MESSAGES_MAX),
+        ("queue-messages", QUEUE_MESSAGES_MAX),
+    ] {
+        let row = format!("| `{key}` |");
+        let row = document.lines().find(|line| line.starts_with(&row));
+        let row = row.expect("it was found above");
+        assert!(
+            row.ends_with(&format!(" {value} |")),
+            "the default is {value}: {row}"
+        );
+    }
     for (key, value) in defaults
         .as_object()
         .expect("an object")

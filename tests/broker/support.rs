@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The example policy of the todo application.
-pub const TODO_POLICY: &str = include_str!("../../policies/todo.toml");
+pub const TODO_POLICY: &str = include_str!("todo.toml");
 
 /// The binary under test.
 pub const EXOCOM: &str = env!("CARGO_BIN_EXE_exocom");

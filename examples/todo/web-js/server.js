@@ -41,9 +41,17 @@ app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
   const status = error instanceof ExoRelay.ExoError ? 503 : (error.status ?? 500);
   if (status >= 500) console.error(`${request.method} ${request.path}: ${error.message}`);
-  const problem = status === 503 ? 'The todos cannot be reached now. Try again in a moment.' : 'That did not work.';
+  const problem = problemOf(error, status, request);
   response.status(status).render('index', { todos: [], canCreate: true, problem });
 });
+
+function problemOf(error, status, request) {
+  // The policy makes todos.create at-least-once: what ExoCom has, it keeps.
+  if (error.reason === 'expired' && request.method === 'POST') {
+    return 'The todo service is away or slow. ExoCom keeps your todo, and delivers it when it can.';
+  }
+  return status === 503 ? 'The todos cannot be reached now. Try again in a moment.' : 'That did not work.';
+}
 
 function ask(name, payload) {
   return exoRelay.request(name, payload, { timeoutMs: ANSWER_MS_MAX });

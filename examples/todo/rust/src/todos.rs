@@ -28,7 +28,7 @@ pub async fn serve(relay: &ExoRelay) -> Result<(), Error> {
         .await?;
     relay
         .handle("todos.create", move |message: Message, new: NewTodo| {
-            let added = todos.add(&new);
+            let added = todos.add_once(&message, &new);
             async move {
                 let todo = added?;
                 // The todo is there, whether anybody hears of it or not.
@@ -43,14 +43,36 @@ pub async fn serve(relay: &ExoRelay) -> Result<(), Error> {
 
 /// The todos. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
-struct Todos(Arc<Mutex<Vec<Todo>>>);
+struct Todos(Arc<Mutex<Vec<Kept>>>);
+
+#[derive(Debug)]
+struct Kept {
+    todo: Todo,
+    /// The number of the message that asked for it.
+    message: Option<u64>,
+}
 
 impl Todos {
     fn all(&self) -> Vec<Todo> {
-        self.lock().clone()
+        self.lock().iter().map(|kept| kept.todo.clone()).collect()
     }
 
-    fn add(&self, new: &NewTodo) -> Result<Todo, Failure> {
+    /// ExoCom delivers a message again when it could not hear that it was done. Then the todo is there already.
+    fn add_once(&self, message: &Message, new: &NewTodo) -> Result<Todo, Failure> {
+        let is_first = message.attempt() == 1;
+        let done = self.find(message.id()).filter(|_| !is_first);
+        done.map_or_else(|| self.add(message.id(), new), Ok)
+    }
+
+    fn find(&self, message: Option<u64>) -> Option<Todo> {
+        let todos = self.lock();
+        let done = todos
+            .iter()
+            .find(|kept| message.is_some() && kept.message == message)?;
+        Some(done.todo.clone())
+    }
+
+    fn add(&self, message: Option<u64>, new: &NewTodo) -> Result<Todo, Failure> {
         let title = new.title.trim();
         if title.is_empty() {
             return Err(Failure::new(422, "a todo needs a title"));
@@ -75,11 +97,14 @@ impl Todos {
             id: todos.len() as u64 + 1,
             title: title.to_owned(),
         };
-        todos.push(todo.clone());
+        todos.push(Kept {
+            todo: todo.clone(),
+            message,
+        });
         Ok(todo)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Todo>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
         // Nothing panics between two states of the list.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +121,7 @@ mod tests {
             let new = NewTodo {
                 title: title.to_owned(),
             };
-            let added = todos.add(&new).map(|todo| todo.title);
+            let added = todos.add(None, &new).map(|todo| todo.title);
             assert_eq!(added.as_deref().map_err(Failure::code), expected, "{title:?}");
         };
         check("  buy milk ", Ok("buy milk"));
@@ -117,8 +142,21 @@ mod tests {
             title: "again".to_owned(),
         };
         for _ in 0..TODOS_MAX {
-            todos.add(&new).unwrap();
+            todos.add(None, &new).unwrap();
         }
-        assert_eq!(todos.add(&new).unwrap_err().code(), 409);
+        assert_eq!(todos.add(None, &new).unwrap_err().code(), 409);
+    }
+
+    #[test]
+    fn a_todo_is_found_by_its_message() {
+        let todos = Todos::default();
+        let new = NewTodo {
+            title: "once".to_owned(),
+        };
+        let added = todos.add(Some(7), &new).unwrap();
+        todos.add(None, &new).unwrap();
+        assert_eq!(todos.find(Some(7)).map(|todo| todo.id), Some(added.id));
+        assert!(todos.find(Some(8)).is_none());
+        assert!(todos.find(None).is_none());
     }
 }

@@ -158,7 +158,17 @@ impl Web {
 
     async fn create(&self, new: &NewTodo) -> Result<Todo, Problem> {
         let create = self.relay.message("todos.create").json(new).within(ANSWER_WITHIN);
-        create.request().await.map_err(|error| problem(&error))
+        create.request().await.map_err(|error| match error {
+            // The policy makes it at-least-once: what ExoCom has, it keeps.
+            Error::Expired { .. } => Problem {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                what:
+                    "The todo service is away or slow. ExoCom keeps your todo, and delivers it when it can."
+                        .to_owned(),
+                detail: error.to_string(),
+            },
+            error => problem(&error),
+        })
     }
 }
 
