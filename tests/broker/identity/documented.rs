@@ -111,6 +111,9 @@ fn what_openssl_makes_by_the_document_works() {
     run(folder, revoke);
     with.signal("HUP");
     wait_for("the list to be read again", || heard(&with, "web").is_none());
-    assert!(with.status()["counts"]["refused"]["revoked"].as_u64() >= Some(1));
+    // The client knows a moment before it is counted.
+    wait_for("the refusal to be counted", || {
+        with.status()["counts"]["refused"]["revoked"].as_u64() >= Some(1)
+    });
     assert!(heard(&with, "alice").is_some(), "only one is revoked");
 }
