@@ -12,7 +12,8 @@ import { chromium } from "playwright-core";
 
 import { startBroker, startDemo, startTodos, startTutorial, startWeb } from "./todo.mjs";
 
-const PATIENCE_MS = 30_000;
+// A browser alone takes many seconds to start on a busy machine.
+const PATIENCE_MS = 120_000;
 const HOSTILE = `<img src=x onerror="document.title='run'"><script>document.title='run'</script>&amp;"'\`#{1+1}`;
 
 /** Where the systems' packages put it. */
