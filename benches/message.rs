@@ -94,9 +94,10 @@ impl Town {
 
     fn join(&mut self, service: &str, greeting: &str, heard: Option<Arc<Mutex<Vec<u8>>>>) -> Client {
         self.clients += 1;
+        let share = self.world.share(&service.into());
         let peer = Quiet {
             id: ConnId(self.clients),
-            mailbox: Arc::new(Mutex::new(Mailbox::new(7))),
+            mailbox: Arc::new(Mutex::new(Mailbox::new(7, &share.pending_replies))),
             heard,
         };
         let identity = Arc::new(Identity {
@@ -106,7 +107,6 @@ impl Town {
             expires_unix_s: 0,
         });
         let flows = self.flows.open_book(&Arc::from(service));
-        let share = self.world.share(&service.into());
         let session = Session::new(peer.clone(), identity, None, flows, share, &self.world);
         let mut client = Client { session, peer };
         let greeting = format!("CONNECT {{\"headers\":true,\"no_responders\":true}}\r\n{greeting}");

@@ -62,6 +62,10 @@ pub const INBOX_BYTES_MAX: usize = 255;
 /// Subscriptions of one connection, its inboxes included.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 
+/// Subscriptions of one connection to one pattern. Each gets every message of its own, and so costs its publisher
+/// another delivery; a client that wants more hands one message on by itself.
+pub const SUBSCRIPTIONS_PER_PATTERN_MAX: usize = 256;
+
 /// Tokens of the patterns of one connection's subscriptions together: each may take half a KiB of the directory.
 pub const SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX: usize = 1 << 16;
 
@@ -70,6 +74,15 @@ pub const SUBSCRIPTION_TOKENS_PER_SERVICE_MAX: usize = 1 << 20;
 
 /// Requests delivered to one connection and not answered yet. Some 8 MiB at the most.
 pub const PENDING_REPLIES_PER_CONNECTION_MAX: usize = 65_536;
+
+/// Requests of one service that wait for an answer, over all its connections: some 100 MiB with those who are asked.
+pub const REQUESTS_PER_SERVICE_MAX: usize = 1 << 18;
+
+/// Places in the tables of one service's connections for requests that wait for its answers, some 170 MiB.
+pub const PENDING_REPLIES_PER_SERVICE_MAX: usize = 1 << 20;
+
+/// Places that a table without requests keeps.
+pub const PENDING_REPLIES_KEPT: usize = 64;
 
 /// Bytes waiting for one connection's socket; past it, messages to that connection are dropped and counted.
 pub const OUTBOX_BYTES_MAX: usize = 16 << 20;
@@ -98,6 +111,10 @@ pub const CACHED_ROUTES_PER_CONNECTION_MAX: usize = 4_096;
 /// connection may send thousands of messages. Past it, the connection starts afresh.
 pub const CACHED_TARGETS_PER_CONNECTION_MAX: usize = 1 << 18;
 
+/// Routes, with their receivers, that all connections of one service keep at hand, some 300 MiB. Past it, a
+/// connection that would keep one more starts afresh.
+pub const CACHED_ROUTES_PER_SERVICE_MAX: usize = 1 << 20;
+
 /// Flows of one connection that are counted apart. Past it, they are counted under the name `>`.
 pub const FLOWS_PER_CONNECTION_MAX: usize = 10_000;
 
@@ -116,7 +133,8 @@ pub const FLOWS_KEPT_PER_SENDER_MAX: usize = 10_000;
 /// Deliveries a turn gathers before it hands them to their receivers: a fan-out must not fill the memory.
 pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
 
-/// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one.
+/// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one. The same
+/// for those to one inbox without: each hears each answer.
 pub const INBOX_PATTERNS_PER_CONNECTION_MAX: usize = 64;
 
 /// Diagnostics of one policy that are kept; further ones are counted. Nobody reads more, and a generated file
@@ -158,6 +176,13 @@ pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 
 /// From the handshake to `CONNECT`, in milliseconds.
 pub const CONNECT_MS_MAX: u64 = 5_000;
+
+/// From the first byte of an operation to its last, in milliseconds, and longer by the time that its bytes take at
+/// the slowest rate: half of a message holds as much memory as the whole.
+pub const OPERATION_MS_MAX: u64 = 10_000;
+
+/// The slowest rate at which a message may come, in bytes a second.
+pub const OPERATION_BYTES_PER_S_MIN: u64 = 64 << 10;
 
 /// Handshakes under way, in all, unless the configuration says otherwise. Some 20 KiB each.
 pub const HALF_OPEN_MAX: usize = 2_048;

@@ -13,6 +13,8 @@ use axum::response::Json;
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::console::queue::{QueueAnswer, QueueVerb};
@@ -100,7 +102,11 @@ impl AdminSocket {
             }
             std::fs::remove_file(path).map_err(failed)?;
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        // Nobody else may open it, not even between its making and the line that says so.
+        let usual = umask(Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(path).map_err(failed);
+        umask(usual);
+        let listener = listener?;
         let file = SocketFile(path.to_owned());
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(Self { listener, file })

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use crate::exchange::mailbox::{ConnId, Mailbox, NotTaken, Peer};
 use crate::exchange::replies::{Asker, Pending, Siblings};
 use crate::exchange::route::{Route, Target, Tracked};
+use crate::exchange::share::Allowance;
 use crate::exchange::tracked::{Happened, TrackedPublish};
 use crate::exchange::turn::{Batch, Delivery, Item, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
+use crate::limits::DELIVERIES_PER_BATCH_MAX;
 use crate::traffic::flow::FlowCounters;
 use crate::wire::encode::{Content, Reason, Refusal, Stamp};
 
@@ -27,23 +29,40 @@ pub(super) struct Handover<P> {
     service: Arc<str>,
     /// The headers that name the sender.
     stamp: Stamp,
+    /// The requests of all connections of its service.
+    requests: Arc<Allowance>,
     /// Whether its own messages come back to it.
     pub(super) echo: bool,
 }
 
 impl<P: Peer> Handover<P> {
     /// That of a connection of this service, whose messages are stamped so.
-    pub(super) fn new(peer: P, service: Arc<str>, stamp: Stamp) -> Self {
+    pub(super) fn new(peer: P, service: Arc<str>, stamp: Stamp, requests: Arc<Allowance>) -> Self {
         Self {
             peer,
             service,
             stamp,
+            requests,
             echo: true,
         }
     }
 
-    /// Gives a permitted message to the batches of its receivers.
-    pub(super) fn send(&self, route: &Rc<Route<P>>, message: MessageRef, retries: u8, turn: &mut Turn<P>) {
+    /// Gives a permitted message to the batches of its receivers, and hands these over where they have become many:
+    /// one message may have more receivers than a turn has messages.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a turn needs, and the message of which it is about"
+    )]
+    pub(super) fn send(
+        &self,
+        world: &World<P>,
+        ways: &mut Ways<P>,
+        buffer: &[u8],
+        route: &Rc<Route<P>>,
+        message: MessageRef,
+        turn: &mut Turn<P>,
+        now_us: u64,
+    ) {
         let mut chosen = std::mem::take(&mut turn.chosen);
         route.choose(self.skipped(), |target| chosen.push(target));
         if chosen.is_empty() {
@@ -62,9 +81,12 @@ impl<P: Peer> Handover<P> {
                 target,
                 message,
                 siblings: siblings.clone(),
-                retries,
+                retries: 0,
             };
             turn.add(&route.target(target).peer, delivery);
+            if turn.deliveries >= DELIVERIES_PER_BATCH_MAX {
+                self.hand_over(world, ways, buffer, turn, now_us);
+            }
         }
         turn.chosen = chosen;
     }
@@ -72,6 +94,21 @@ impl<P: Peer> Handover<P> {
     /// Hands over everything that the turn gathered. After this returns, it is in the receivers' outboxes, or
     /// accounted for with the reason why not.
     pub(super) fn finish(
+        &self,
+        world: &World<P>,
+        ways: &mut Ways<P>,
+        buffer: &[u8],
+        turn: &mut Turn<P>,
+        now_us: u64,
+    ) {
+        self.hand_over(world, ways, buffer, turn, now_us);
+        self.give_to_intake(world, turn);
+        // Last: whoever reads that a request failed may rely on all that it sent before having been handed over.
+        self.tell_refusals(ways.policy().version(), buffer, turn);
+        turn.clear();
+    }
+
+    fn hand_over(
         &self,
         world: &World<P>,
         ways: &mut Ways<P>,
@@ -87,10 +124,6 @@ impl<P: Peer> Handover<P> {
                 self.account_for(world, ways, &delivery, why, turn);
             }
         }
-        self.give_to_intake(world, turn);
-        // Last: whoever reads that a request failed may rely on all that it sent before having been handed over.
-        self.tell_refusals(ways.policy().version(), buffer, turn);
-        turn.clear();
     }
 
     /// Puts bytes for the connection's own client into its outbox.
@@ -166,8 +199,14 @@ impl<P: Peer> Handover<P> {
         let route = turn.route(delivery);
         let target = route.target(delivery.target);
         let content = turn.content(&self.stamp, buffer, delivery.message);
-        let pending = turn.inbox(buffer, delivery.message).map(|inbox| {
+        let inbox = turn.inbox(buffer, delivery.message);
+        let held = match inbox {
+            Some(_) => Some(self.requests.take_one().ok_or(NotTaken::Full)?),
+            None => None,
+        };
+        let pending = inbox.map(|inbox| {
             || Pending {
+                held,
                 asker: Some(self.asker(inbox)),
                 service: Arc::clone(&self.service),
                 flow: Arc::clone(&target.flow),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::exchange::replies::{Pending, PendingReplies};
+use crate::exchange::share::Allowance;
 use crate::limits::{
     INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX,
 };
@@ -113,11 +114,12 @@ pub struct Mailbox<P> {
 }
 
 impl<P> Mailbox<P> {
-    /// An empty one. `first_generation` is where its reply tokens begin: see [`PendingReplies::new`].
-    pub fn new(first_generation: u32) -> Self {
+    /// An empty one. `first_generation` is where its reply tokens begin, `places` those that the service's
+    /// connections may have together: see [`PendingReplies::new`].
+    pub fn new(first_generation: u32, places: &Arc<Allowance>) -> Self {
         Self {
             outbox: Outbox::default(),
-            replies: PendingReplies::new(first_generation),
+            replies: PendingReplies::new(first_generation, places),
             inboxes: Inboxes::default(),
             takes_headers: false,
             takes_refusals: false,
@@ -335,7 +337,11 @@ impl Inboxes {
             }
             self.wild.push(sid.into());
         } else {
-            self.exact.entry(pattern.into()).or_default().push(sid.into());
+            let sids = self.exact.entry(pattern.into()).or_default();
+            if sids.len() >= INBOX_PATTERNS_PER_CONNECTION_MAX {
+                return false;
+            }
+            sids.push(sid.into());
         }
         self.listeners.insert(
             sid.into(),
@@ -434,9 +440,13 @@ mod tests {
     static HEAD: LazyLock<Head> = LazyLock::new(|| Head::new(b"a", b"1"));
     const NO_REPLY: Option<fn() -> Pending<()>> = None;
 
+    fn places() -> Arc<Allowance> {
+        Arc::new(Allowance::new(10))
+    }
+
     #[test]
     fn a_subscription_ends_after_its_last_delivery() {
-        let mut mailbox = Mailbox::new(0);
+        let mut mailbox = Mailbox::new(0, &places());
         let subscription = Arc::new(Subscription::new(b"1", None));
         assert!(!subscription.end_after(2));
         assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
@@ -452,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_takes_nothing_until_it_is_read() {
-        let mut mailbox = Mailbox::new(0);
+        let mut mailbox = Mailbox::new(0, &places());
         let subscription = Arc::new(Subscription::new(b"1", None));
         mailbox.outbox.bytes_mut().resize(OUTBOX_BYTES_MAX, b'x');
         assert_eq!(
@@ -470,7 +480,7 @@ mod tests {
 
     #[test]
     fn answers_are_heard_only_on_ones_own_inboxes() {
-        let mut mailbox = Mailbox::<()>::new(0);
+        let mut mailbox = Mailbox::<()>::new(0, &places());
         mailbox.inboxes.listen("_INBOX.me.*", b"1");
         mailbox.inboxes.listen("_INBOX.once", b"2");
         mailbox.inboxes.stop(b"2", Some(1));

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
 
 use crate::delivery::{ReceiverNo, Seq};
-use crate::limits::PENDING_REPLIES_PER_CONNECTION_MAX;
+use crate::exchange::share::{Allowance, Holding};
+use crate::limits::{PENDING_REPLIES_KEPT, PENDING_REPLIES_PER_CONNECTION_MAX};
 use crate::traffic::flow::FlowCounters;
 use crate::wire::encode::ReplyToken;
 
@@ -21,6 +22,8 @@ pub struct Pending<P> {
     pub asker: Option<Asker<P>>,
     /// The sender's service.
     pub service: Arc<str>,
+    /// One of the requests that the service's connections may have together.
+    pub held: Option<Holding>,
     /// The request's flow, which counts the answer.
     pub flow: Arc<FlowCounters>,
     /// When it was delivered, in microseconds of the broker's clock.
@@ -110,6 +113,8 @@ pub struct PendingReplies<P> {
     first_generation: u32,
     /// The places of each requesting service, counted only once the table is half full.
     by_service: Option<HashMap<Arc<str>, usize>>,
+    /// One for each place, of those that the receiving service's connections may have together.
+    held: Holding,
     /// No pending request expires before this time; `u64::MAX` where there is none.
     next_deadline_us: u64,
 }
@@ -123,12 +128,13 @@ struct Slot<P> {
 impl<P> PendingReplies<P> {
     /// An empty table, whose places count their uses from `first_generation`. It should be random: tables of two
     /// connections that count alike would take each other's tokens.
-    pub const fn new(first_generation: u32) -> Self {
+    pub fn new(first_generation: u32, places: &Arc<Allowance>) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             first_generation,
             by_service: None,
+            held: places.hold_none(),
             next_deadline_us: u64::MAX,
         }
     }
@@ -163,6 +169,9 @@ impl<P> PendingReplies<P> {
     /// Opens a request and gives its token; gives it back where the table has no room for it.
     pub fn open(&mut self, pending: Pending<P>) -> Result<ReplyToken, Pending<P>> {
         if !self.has_room() || !self.has_room_for(&pending.service) {
+            return Err(pending);
+        }
+        if self.free.is_empty() && !self.held.grow(1) {
             return Err(pending);
         }
         if let Some(by_service) = &mut self.by_service {
@@ -248,11 +257,20 @@ impl<P> PendingReplies<P> {
 
     /// Takes all requests, since the connection has ended.
     pub fn take_all(&mut self) -> Vec<Pending<P>> {
-        std::mem::replace(self, Self::new(self.first_generation.wrapping_add(1)))
-            .slots
-            .into_iter()
-            .filter_map(|slot| slot.pending)
-            .collect()
+        let taken = std::mem::take(&mut self.slots);
+        self.free = Vec::new();
+        self.by_service = None;
+        self.next_deadline_us = u64::MAX;
+        self.held.shrink(taken.len());
+        self.first_generation = next_generation(self.first_generation, &taken);
+        taken.into_iter().filter_map(|slot| slot.pending).collect()
+    }
+
+    /// Gives the places back where no request waits.
+    pub fn shrink(&mut self) {
+        if self.is_empty() && self.slots.len() > PENDING_REPLIES_KEPT {
+            drop(self.take_all());
+        }
     }
 
     /// When the next request may expire, in microseconds of the broker's clock; `u64::MAX` for never.
@@ -269,6 +287,12 @@ impl<P> PendingReplies<P> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A count of uses that no token of these places has: were they to begin anew, an old token could name a new request.
+fn next_generation<P>(first: u32, slots: &[Slot<P>]) -> u32 {
+    let uses = slots.iter().map(|slot| slot.generation.wrapping_sub(first)).max();
+    first.wrapping_add(uses.unwrap_or(0)).wrapping_add(1)
 }
 
 fn uncount<P>(by_service: &mut Option<HashMap<Arc<str>, usize>>, pending: &Pending<P>) {
@@ -291,6 +315,7 @@ mod tests {
                 inbox: inbox.into(),
             }),
             service: "web".into(),
+            held: None,
             flow: Arc::default(),
             opened_us: 0,
             deadline_us,
@@ -299,10 +324,43 @@ mod tests {
         }
     }
 
+    fn table(first_generation: u32) -> PendingReplies<()> {
+        PendingReplies::new(first_generation, &Arc::new(Allowance::new(usize::MAX)))
+    }
+
+    #[test]
+    fn places_are_bounded_over_all_tables_of_a_service() {
+        let places = Arc::new(Allowance::new(100));
+        let (mut first, mut second) = (PendingReplies::new(0, &places), PendingReplies::new(0, &places));
+        let tokens: Vec<_> = (0..90).map(|_| first.open(pending("a", 10)).unwrap()).collect();
+        assert_eq!(
+            (0..90).filter(|_| second.open(pending("a", 10)).is_ok()).count(),
+            10
+        );
+        // A place is used again without another; an empty table gives all back, and knows its old tokens.
+        first.close(tokens[89]).unwrap();
+        assert!(first.open(pending("a", 10)).is_ok());
+        first.shrink();
+        assert!(
+            second.open(pending("a", 10)).is_err(),
+            "a table in use keeps what it has"
+        );
+        first.take_expired(10);
+        first.shrink();
+        assert!(second.open(pending("a", 10)).is_ok());
+        let new = first.open(pending("b", 10)).unwrap();
+        for old in tokens {
+            assert!(first.close(old).is_none());
+        }
+        assert_eq!(first.close(new).unwrap().asker.unwrap().inbox, b"b");
+        drop((first, second));
+        assert!(places.hold_none().grow(100));
+    }
+
     // protocol: P-073
     #[test]
     fn a_token_works_once() {
-        let mut replies = PendingReplies::new(0);
+        let mut replies = table(0);
         let first = replies.open(pending("a", 10)).unwrap();
         assert_eq!(replies.close(first).unwrap().asker.unwrap().inbox, b"a");
         assert!(replies.close(first).is_none());
@@ -325,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_token_of_another_connection_means_nothing() {
-        let (mut old, mut new) = (PendingReplies::new(7), PendingReplies::new(70));
+        let (mut old, mut new) = (table(7), table(70));
         let stale = old.open(pending("a", 10)).unwrap();
         let fresh = new.open(pending("b", 10)).unwrap();
         assert_eq!(stale.slot, fresh.slot);
@@ -335,7 +393,7 @@ mod tests {
 
     #[test]
     fn expiry_takes_the_old_and_leaves_the_young() {
-        let mut replies = PendingReplies::new(0);
+        let mut replies = table(0);
         let old = replies.open(pending("old", 10)).unwrap();
         let young = replies.open(pending("young", 20)).unwrap();
         assert!(replies.take_expired(9).is_empty());
@@ -349,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let mut replies = PendingReplies::new(0);
+        let mut replies = table(0);
         for index in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
             let service = index.to_string().into();
             replies
@@ -367,7 +425,7 @@ mod tests {
     // protocol: P-094
     #[test]
     fn a_service_that_is_never_answered_leaves_room_for_the_others() {
-        let mut replies = PendingReplies::new(0);
+        let mut replies = table(0);
         let of = |service: &str, deadline_us| Pending {
             service: service.into(),
             ..pending("a", deadline_us)

@@ -72,9 +72,9 @@ impl<P: Peer> Session<P> {
             zone,
             state: State::ExpectConnect,
             options: ConnectOptions::default(),
-            subscriptions: Subscriptions::new(peer.clone(), Arc::clone(&identity), share),
-            ways: Ways::new(peer.id(), Arc::clone(&identity), flows, world),
-            handover: Handover::new(peer.clone(), service, stamp),
+            subscriptions: Subscriptions::new(peer.clone(), Arc::clone(&identity), &share),
+            ways: Ways::new(peer.id(), Arc::clone(&identity), flows, &share, world),
+            handover: Handover::new(peer.clone(), service, stamp, Arc::clone(&share.requests)),
             peer,
             identity,
         }
@@ -190,7 +190,7 @@ impl<P: Peer> Session<P> {
         if message.subject.starts_with(REPLY_PREFIX) {
             self.answer(buffer, message, turn, now_us);
         } else {
-            self.send(world, buffer, message, turn);
+            self.send(world, buffer, message, turn, now_us);
         }
         if turn.deliveries >= DELIVERIES_PER_BATCH_MAX {
             self.finish(world, buffer, turn, now_us);
@@ -198,7 +198,14 @@ impl<P: Peer> Session<P> {
         Next::GoOn
     }
 
-    fn send(&mut self, world: &World<P>, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>) {
+    fn send(
+        &mut self,
+        world: &World<P>,
+        buffer: &[u8],
+        message: &Publish<'_>,
+        turn: &mut Turn<P>,
+        now_us: u64,
+    ) {
         let reference = turn.remember(buffer, message);
         let route = match self.ways.find(world, message.subject, turn) {
             Way::Denied(denied) => return deny(&denied, message, reference, turn),
@@ -220,7 +227,8 @@ impl<P: Peer> Session<P> {
             return self.track(&route, tracked, message, reference, buffer, turn);
         }
         self.say_ok(turn);
-        self.handover.send(&route, reference, 0, turn);
+        self.handover
+            .send(world, &mut self.ways, buffer, &route, reference, turn, now_us);
     }
 
     fn track(

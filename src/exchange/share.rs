@@ -6,14 +6,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S, SUBSCRIPTION_TOKENS_PER_SERVICE_MAX};
+use crate::limits::{
+    CACHED_ROUTES_PER_SERVICE_MAX, LOG_LINES_AT_ONCE, LOG_LINES_PER_S, PENDING_REPLIES_PER_SERVICE_MAX,
+    REQUESTS_PER_SERVICE_MAX, SUBSCRIPTION_TOKENS_PER_SERVICE_MAX,
+};
 use crate::traffic::budget::LineBudget;
 
 /// See the module's documentation. Shared by the connections of one service.
 #[derive(Debug)]
 pub struct Share {
-    connections: AtomicUsize,
-    subscription_tokens: AtomicUsize,
+    /// Connections; how many there may be is for the configuration to say.
+    pub connections: Arc<Allowance>,
+    /// Tokens of the patterns that they subscribe to.
+    pub subscription_tokens: Arc<Allowance>,
+    /// Requests of theirs that wait for an answer.
+    pub requests: Arc<Allowance>,
+    /// Places in their tables for requests that wait for their answers.
+    pub pending_replies: Arc<Allowance>,
+    /// Routes, with their receivers, that they keep at hand.
+    pub cached_routes: Arc<Allowance>,
     /// Lines about what it was denied.
     pub denial_lines: LineBudget,
     /// Lines about its coming and going.
@@ -23,49 +34,94 @@ pub struct Share {
 impl Default for Share {
     fn default() -> Self {
         let lines = || LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S);
+        let allow = |max: usize| Arc::new(Allowance::new(max));
         Self {
-            connections: AtomicUsize::new(0),
-            subscription_tokens: AtomicUsize::new(0),
+            connections: allow(usize::MAX),
+            subscription_tokens: allow(SUBSCRIPTION_TOKENS_PER_SERVICE_MAX),
+            requests: allow(REQUESTS_PER_SERVICE_MAX),
+            pending_replies: allow(PENDING_REPLIES_PER_SERVICE_MAX),
+            cached_routes: allow(CACHED_ROUTES_PER_SERVICE_MAX),
             denial_lines: lines(),
             connection_lines: lines(),
         }
     }
 }
 
-impl Share {
-    /// Takes a place for one more connection, if there are fewer than `max`. It is given back when it is dropped.
-    pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
-        take(&self.connections, 1, max).then(|| Place(Arc::clone(self)))
-    }
-
-    /// Takes room for a subscription's pattern, if there is.
-    pub(super) fn take_tokens(&self, tokens: usize) -> bool {
-        take(
-            &self.subscription_tokens,
-            tokens,
-            SUBSCRIPTION_TOKENS_PER_SERVICE_MAX,
-        )
-    }
-
-    /// Gives room back.
-    pub(super) fn give_back_tokens(&self, tokens: usize) {
-        self.subscription_tokens.fetch_sub(tokens, Relaxed);
-    }
-}
-
-/// The place of one connection.
+/// So much of something as may be held together.
 #[derive(Debug)]
-pub struct Place(Arc<Share>);
+pub struct Allowance {
+    held: AtomicUsize,
+    max: usize,
+}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+impl Allowance {
+    /// Of which nothing is held yet.
+    pub const fn new(max: usize) -> Self {
+        Self {
+            held: AtomicUsize::new(0),
+            max,
+        }
+    }
+
+    /// Takes one more, if fewer than `max` are held.
+    pub fn take_one_below(self: &Arc<Self>, max: usize) -> Option<Holding> {
+        let mut holding = self.hold_none();
+        holding.grow_up_to(1, max).then_some(holding)
+    }
+
+    /// Takes one more, if there is one left.
+    pub fn take_one(self: &Arc<Self>) -> Option<Holding> {
+        self.take_one_below(self.max)
+    }
+
+    /// A holding of nothing, which can grow.
+    pub fn hold_none(self: &Arc<Self>) -> Holding {
+        Holding {
+            of: Arc::clone(self),
+            amount: 0,
+        }
     }
 }
 
-fn take(counter: &AtomicUsize, more: usize, max: usize) -> bool {
-    let add = |count: usize| count.checked_add(more).filter(|&sum| sum <= max);
-    counter.fetch_update(Relaxed, Relaxed, add).is_ok()
+/// A part of an allowance. It is given back when it is dropped.
+#[derive(Debug)]
+pub struct Holding {
+    of: Arc<Allowance>,
+    amount: usize,
+}
+
+impl Holding {
+    /// How much it is.
+    pub const fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Takes so much more, if there is as much left.
+    pub fn grow(&mut self, more: usize) -> bool {
+        self.grow_up_to(more, self.of.max)
+    }
+
+    /// Gives so much back, at most all.
+    pub fn shrink(&mut self, less: usize) {
+        let less = less.min(self.amount);
+        self.amount -= less;
+        self.of.held.fetch_sub(less, Relaxed);
+    }
+
+    fn grow_up_to(&mut self, more: usize, max: usize) -> bool {
+        let add = |held: usize| held.checked_add(more).filter(|&sum| sum <= max);
+        let has_grown = self.of.held.fetch_update(Relaxed, Relaxed, add).is_ok();
+        if has_grown {
+            self.amount += more;
+        }
+        has_grown
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.shrink(self.amount);
+    }
 }
 
 #[cfg(test)]
@@ -73,21 +129,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_given_back() {
-        let share = Arc::new(Share::default());
-        let places: Vec<_> = (0..2).map(|_| share.take_place(2).unwrap()).collect();
-        assert!(share.take_place(2).is_none());
-        drop(places);
-        assert!(share.take_place(2).is_some());
-    }
-
-    #[test]
-    fn tokens_are_bounded() {
-        let share = Share::default();
-        assert!(share.take_tokens(SUBSCRIPTION_TOKENS_PER_SERVICE_MAX));
-        assert!(!share.take_tokens(1));
-        share.give_back_tokens(5);
-        assert!(!share.take_tokens(6));
-        assert!(share.take_tokens(5));
+    fn what_is_held_is_bounded_and_given_back() {
+        let allowance = Arc::new(Allowance::new(3));
+        let (mut first, mut second) = (allowance.hold_none(), allowance.hold_none());
+        assert!(first.grow(2));
+        assert!(!second.grow(2));
+        assert!(second.grow(1));
+        assert!(allowance.take_one().is_none());
+        first.shrink(1);
+        assert!(allowance.take_one_below(2).is_none());
+        let third = allowance.take_one().unwrap();
+        assert_eq!((first.amount(), second.amount(), third.amount()), (1, 1, 1));
+        drop((first, second, third));
+        assert!(allowance.hold_none().grow(3));
+        assert!(!allowance.hold_none().grow(usize::MAX));
     }
 }

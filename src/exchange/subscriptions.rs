@@ -9,11 +9,13 @@ use std::sync::Arc;
 use crate::exchange::directory::Entry;
 use crate::exchange::inbox::inbox_pattern;
 use crate::exchange::mailbox::{Peer, Subscription};
-use crate::exchange::share::Share;
+use crate::exchange::share::{Holding, Share};
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
 use crate::identity::Identity;
-use crate::limits::{SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::limits::{
+    SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_PATTERN_MAX,
+};
 use crate::policy::Policy;
 use crate::wire::encode::{self, ErrText};
 use crate::wire::name::Pattern;
@@ -23,11 +25,11 @@ use crate::wire::name::Pattern;
 pub(super) struct Subscriptions<P> {
     peer: P,
     identity: Arc<Identity>,
-    /// What the service's connections hold together.
-    share: Arc<Share>,
     by_sid: HashMap<Box<[u8]>, Listening>,
+    /// How many there are of each pattern: each gets every message.
+    of_pattern: HashMap<Box<str>, usize>,
     /// Tokens of all patterns together: what they cost the directory.
-    tokens: usize,
+    tokens: Holding,
     made: u64,
 }
 
@@ -47,13 +49,13 @@ enum Wanted<'a> {
 
 impl<P: Peer> Subscriptions<P> {
     /// None yet.
-    pub(super) fn new(peer: P, identity: Arc<Identity>, share: Arc<Share>) -> Self {
+    pub(super) fn new(peer: P, identity: Arc<Identity>, share: &Share) -> Self {
         Self {
             peer,
             identity,
-            share,
             by_sid: HashMap::new(),
-            tokens: 0,
+            of_pattern: HashMap::new(),
+            tokens: share.subscription_tokens.hold_none(),
             made: 0,
         }
     }
@@ -169,11 +171,16 @@ impl<P: Peer> Subscriptions<P> {
         queue: Option<&[u8]>,
         sid: &[u8],
     ) -> Result<(), String> {
+        let same = self.of_pattern.get(pattern.as_str()).copied().unwrap_or(0);
+        if same >= SUBSCRIPTIONS_PER_PATTERN_MAX {
+            return Err("too many subscriptions to one pattern".to_owned());
+        }
         let tokens = pattern.tokens().count();
-        if self.tokens + tokens > SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX || !self.share.take_tokens(tokens) {
+        if self.tokens.amount() + tokens > SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX || !self.tokens.grow(tokens)
+        {
             return Err("too many subscriptions".to_owned());
         }
-        self.tokens += tokens;
+        self.of_pattern.insert(pattern.as_str().into(), same + 1);
         let subscription = Arc::new(Subscription::new(sid, queue));
         self.made += 1;
         let number = self.made;
@@ -202,7 +209,7 @@ impl<P: Peer> Subscriptions<P> {
         if listens {
             Ok(())
         } else {
-            Err("too many inboxes with wildcards".to_owned())
+            Err("too many inboxes with wildcards, or of one name".to_owned())
         }
     }
 
@@ -227,9 +234,11 @@ impl<P: Peer> Subscriptions<P> {
         {
             // Out of the directory first: whoever finds that it has ended can then find another.
             world.directory.remove(&pattern, (self.peer.id(), number));
-            let tokens = pattern.tokens().count();
-            self.tokens -= tokens;
-            self.share.give_back_tokens(tokens);
+            self.tokens.shrink(pattern.tokens().count());
+            match self.of_pattern.get_mut(pattern.as_str()) {
+                Some(same) if *same > 1 => *same -= 1,
+                _ => drop(self.of_pattern.remove(pattern.as_str())),
+            }
             self.peer.with_mailbox(|_| subscription.end());
         }
     }
@@ -253,6 +262,6 @@ impl<P: Peer> Subscriptions<P> {
         for Listening { pattern, number, .. } in std::mem::take(&mut self.by_sid).into_values() {
             world.directory.remove(&pattern, (self.peer.id(), number));
         }
-        self.share.give_back_tokens(std::mem::take(&mut self.tokens));
+        self.tokens.shrink(self.tokens.amount());
     }
 }

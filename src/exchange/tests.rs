@@ -98,7 +98,10 @@ impl Town {
         });
         let peer = Fake {
             id: ConnId(self.clients),
-            mailbox: Arc::new(Mutex::new(Mailbox::new(0))),
+            mailbox: Arc::new(Mutex::new(Mailbox::new(
+                0,
+                &self.world.share(&service.into()).pending_replies,
+            ))),
             is_ready: Arc::new(AtomicBool::new(true)),
         };
         let book = self.flows.open_book(&service.into());
@@ -198,15 +201,16 @@ fn what_a_turn_gathered_is_forgotten_at_its_end_also_where_nothing_was_delivered
 }
 
 #[test]
-fn an_answer_for_ten_thousand_inboxes_stops_at_the_outboxs_bound() {
+fn an_answer_for_many_inboxes_stops_at_the_outboxs_bound() {
     let mut town = Town::new(POLICY);
     let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
     town.does(&mut orders, "SUB orders.> 1\r\n");
     let inboxes: Vec<_> = (0..9_000).map(|n| format!("SUB _INBOX.x {n}\r\n")).collect();
-    assert_eq!(town.does(&mut web, &inboxes.concat()), "");
+    let denied = town.does(&mut web, &inboxes.concat());
+    assert_eq!(denied.matches("-ERR").count(), 9_000 - 64);
     town.does(&mut web, "PUB orders.place _INBOX.x 0\r\n\r\n");
     let token = token(&orders.hears());
-    let payload = "x".repeat(100_000);
+    let payload = "x".repeat(1_000_000);
     town.does(
         &mut orders,
         &format!("PUB {token} {}\r\n{payload}\r\n", payload.len()),
@@ -272,25 +276,60 @@ fn a_message_that_an_instance_left_behind_goes_to_its_own_service() {
 fn each_of_many_groups_gets_its_own_copy() {
     let mut town = Town::new(POLICY);
     let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
-    let groups: Vec<_> = (0..9_000)
+    let groups: Vec<_> = (0..256)
         .map(|n| format!("SUB orders.place q{n} {n}\r\n"))
         .collect();
-    town.does(&mut orders, &groups.concat());
+    assert_eq!(town.does(&mut orders, &groups.concat()), "");
     town.does(&mut web, "PUB orders.place 0\r\n\r\n");
-    assert_eq!(orders.hears().matches("HMSG orders.place").count(), 9_000);
+    assert_eq!(orders.hears().matches("HMSG orders.place").count(), 256);
+    // More of one pattern would only multiply what each publisher has to do.
+    let more = "SUB orders.place more more\r\n";
+    assert!(
+        town.does(&mut orders, more)
+            .contains("-ERR 'Permissions Violation for Subscription")
+    );
+    assert_eq!(town.does(&mut orders, "SUB orders.other 1000\r\n"), "");
+    assert_eq!(town.does(&mut orders, &format!("UNSUB 7\r\n{more}")), "");
+}
+
+#[test]
+fn a_message_for_more_than_a_batch_reaches_all() {
+    let mut town = Town::new(POLICY);
+    let mut web = town.connect("web");
+    let all: String = (0..256).map(|n| format!("SUB orders.> {n}\r\n")).collect();
+    let mut crowd: Vec<_> = (0..70).map(|_| town.connect("orders")).collect();
+    for orders in &mut crowd {
+        assert_eq!(town.does(orders, &all), "");
+    }
+    assert!(crowd.len() * 256 > crate::limits::DELIVERIES_PER_BATCH_MAX);
+    town.does(&mut web, "PUB orders.a 1\r\nx\r\nPUB orders.b 1\r\ny\r\n");
+    for orders in &crowd {
+        let heard = orders.hears();
+        assert_eq!(heard.matches("HMSG orders.a").count(), 256);
+        assert_eq!(heard.matches("HMSG orders.b").count(), 256);
+        assert!(
+            heard.rfind("HMSG orders.a") < heard.find("HMSG orders.b"),
+            "in order"
+        );
+    }
+    let delivered: u64 = town.flows.totals().values().map(|totals| totals.messages).sum();
+    assert_eq!(delivered, 2 * 70 * 256);
 }
 
 #[test]
 fn cached_routes_are_bounded_by_their_receivers() {
     let mut town = Town::new(POLICY);
-    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
-    let all: Vec<_> = (0..5_000).map(|n| format!("SUB orders.> {n}\r\n")).collect();
-    town.does(&mut orders, &all.concat());
+    let mut web = town.connect("web");
+    let all: String = (0..256).map(|n| format!("SUB orders.> {n}\r\n")).collect();
+    let mut crowd: Vec<_> = (0..20).map(|_| town.connect("orders")).collect();
+    for orders in &mut crowd {
+        town.does(orders, &all);
+    }
     for name in 0..100 {
         town.does(&mut web, &format!("PUB orders.n{name} 0\r\n\r\n"));
-        orders.hears();
+        crowd.iter().for_each(|orders| drop(orders.hears()));
     }
-    assert!(web.session.targets_kept() <= crate::limits::CACHED_TARGETS_PER_CONNECTION_MAX + 5_000);
+    assert!(web.session.targets_kept() <= crate::limits::CACHED_TARGETS_PER_CONNECTION_MAX + 20 * 256);
 }
 
 const ASKED_AND_TOLD: &str = r#"
@@ -484,4 +523,51 @@ fn who_may_no_longer_receive_gets_nothing_also_before_it_takes_notice() {
     // The receiver's own turn, in which its subscription ends, has yet to come.
     town.does(&mut web, "PUB orders.place 1\r\nx\r\n");
     assert_eq!(orders.hears(), "");
+}
+
+// protocol: P-098
+#[test]
+fn requests_of_a_service_are_bounded_over_all_its_connections() {
+    let mut town = Town::new(POLICY);
+    let requests = Arc::clone(&town.world.share(&"web".into()).requests);
+    let (mut web, mut orders) = (town.connect("web"), town.connect("orders"));
+    town.does(&mut orders, "SUB orders.place 1\r\n");
+    town.does(&mut web, "SUB _INBOX.x 9\r\n");
+    let mut others = requests.hold_none();
+    assert!(others.grow(crate::limits::REQUESTS_PER_SERVICE_MAX - 1));
+    let request = "PUB orders.place _INBOX.x 0\r\n\r\n";
+    assert_eq!(town.does(&mut web, request), "");
+    assert!(town.does(&mut web, request).contains("Exo-Reason: overloaded"));
+    // Without an answer to come, a message needs no room.
+    assert_eq!(town.does(&mut web, "PUB orders.place 0\r\n\r\n"), "");
+    let heard = orders.hears();
+    let token = token(&heard);
+    town.does(&mut orders, &format!("PUB {token} 2\r\nok\r\n"));
+    assert!(web.hears().ends_with("ok\r\n"));
+    assert_eq!(town.does(&mut web, request), "", "what is answered is given back");
+    orders.session.end(&town.world);
+    assert!(web.hears().contains("receiver-lost"));
+    drop(others);
+    assert!(
+        requests.hold_none().grow(crate::limits::REQUESTS_PER_SERVICE_MAX),
+        "and what is lost"
+    );
+}
+
+#[test]
+fn cached_routes_of_a_service_are_bounded_over_all_its_connections() {
+    let mut town = Town::new(POLICY);
+    let cached = Arc::clone(&town.world.share(&"web".into()).cached_routes);
+    let mut web = town.connect("web");
+    let mut others = cached.hold_none();
+    assert!(others.grow(crate::limits::CACHED_ROUTES_PER_SERVICE_MAX - 10));
+    for name in 0..100 {
+        town.does(
+            &mut web,
+            &format!("PUB denied{name} 0\r\n\r\nPUB orders.n{name} 0\r\n\r\n"),
+        );
+    }
+    assert!(!cached.hold_none().grow(11), "nothing beyond the bound");
+    web.session.end(&town.world);
+    assert!(cached.hold_none().grow(10), "all is given back");
 }

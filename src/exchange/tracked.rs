@@ -136,8 +136,9 @@ impl<P> Default for Intake<P> {
 }
 
 impl<P> Intake<P> {
-    /// Gives what has happened, and empties `happened`. Messages that find no room come back; all else always
-    /// finds some, since there is at most one for each attempt and connection.
+    /// Gives what has happened, and empties `happened`. Messages that find no room come back. All else always
+    /// finds some, since there is at most one for each attempt and connection; but for words that an instance is
+    /// still at it, which it may say as often as it likes.
     pub fn give(&self, happened: &mut Vec<Happened<P>>) -> Vec<Box<TrackedPublish<P>>> {
         let mut given_back = Vec::new();
         let mut waiting = self.waiting.lock();
@@ -153,7 +154,7 @@ impl<P> Intake<P> {
                 waiting.messages += 1;
                 waiting.bytes += message.bytes();
                 waiting.happened.push(Happened::Published(message));
-            } else {
+            } else if !(is_progress(&happened) && waiting.happened.len() >= INTAKE_MESSAGES_MAX) {
                 waiting.happened.push(happened);
             }
         }
@@ -190,6 +191,14 @@ impl<P> Intake<P> {
         waiting.bytes = 0;
         waiting.is_woken = false;
     }
+}
+
+fn is_progress<P>(happened: &Happened<P>) -> bool {
+    let verdict = match happened {
+        Happened::Said { verdict, .. } => Some(*verdict),
+        _ => None,
+    };
+    verdict == Some(Verdict::Progress)
 }
 
 #[cfg(test)]
@@ -239,6 +248,23 @@ mod tests {
         intake.take(&mut taken, Duration::ZERO);
         assert_eq!(taken.len(), 2);
         assert!(intake.give(&mut vec![message(1)]).is_empty());
+        let said = |verdict| Happened::Said {
+            seq: Seq(1),
+            receiver: ReceiverNo(0),
+            from: InstanceId(1),
+            verdict,
+        };
+        let mut words: Vec<_> = (0..2 * INTAKE_MESSAGES_MAX)
+            .map(|_| said(Verdict::Progress))
+            .collect();
+        words.push(said(Verdict::Ack));
+        intake.give(&mut words);
+        intake.take(&mut taken, Duration::ZERO);
+        assert_eq!(
+            taken.len(),
+            INTAKE_MESSAGES_MAX + 1,
+            "as much as there is room, and what matters"
+        );
         intake.close();
         assert_eq!(intake.give(&mut vec![message(1)]).len(), 1);
     }

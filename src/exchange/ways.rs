@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::exchange::directory::RouteVersion;
 use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::route::Route;
+use crate::exchange::share::{Holding, Share};
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
 use crate::identity::Identity;
@@ -30,6 +31,8 @@ pub(super) struct Ways<P> {
     epoch: u64,
     /// Targets of all cached routes together.
     cached_targets: usize,
+    /// One for each cached way, and for each target.
+    held: Holding,
     cached: HashMap<Box<[u8]>, Cached<P>, foldhash::fast::RandomState>,
 }
 
@@ -82,6 +85,7 @@ impl<P: Peer> Ways<P> {
         sender: ConnId,
         identity: Arc<Identity>,
         flows: Arc<FlowBook>,
+        share: &Share,
         world: &World<P>,
     ) -> Self {
         Self {
@@ -92,6 +96,7 @@ impl<P: Peer> Ways<P> {
             policy_generation: None,
             epoch: world.directory.epoch(),
             cached_targets: 0,
+            held: share.cached_routes.hold_none(),
             cached: HashMap::default(),
         }
     }
@@ -123,6 +128,7 @@ impl<P: Peer> Ways<P> {
     pub(super) fn clear(&mut self) {
         self.cached.clear();
         self.cached_targets = 0;
+        self.held.shrink(self.held.amount());
     }
 
     #[cfg(test)]
@@ -178,6 +184,14 @@ impl<P: Peer> Ways<P> {
         {
             self.clear();
         }
+        let cost = 1 + way.target_count();
+        if !self.held.grow(cost) {
+            // The service's connections together keep too much; this one gives all that it keeps.
+            self.clear();
+            if !self.held.grow(cost) {
+                return;
+            }
+        }
         self.cached_targets += way.target_count();
         let cached = Cached {
             way: way.clone(),
@@ -186,6 +200,7 @@ impl<P: Peer> Ways<P> {
         };
         if let Some(old) = self.cached.insert(subject.into(), cached) {
             self.cached_targets -= old.way.target_count();
+            self.held.shrink(1 + old.way.target_count());
         }
     }
 

@@ -16,7 +16,7 @@ use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
-use crate::limits::READ_BYTES_PER_TURN;
+use crate::limits::{OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN};
 use crate::net::broker::Broker;
 use crate::net::handle::{Handle, Io, order, wait_until_drained};
 use crate::wire::decode::{DecodeError, Step, decode};
@@ -41,6 +41,9 @@ pub enum Ended {
     /// No usable `CONNECT` came first, or in time.
     #[error("no usable CONNECT")]
     NoConnect,
+    /// An operation began and did not end.
+    #[error("too slow: an operation that did not end")]
+    TooSlow,
     /// It did not answer our `PING`s.
     #[error("stale: no answer to PING")]
     Stale,
@@ -202,6 +205,10 @@ impl Handle {
             turn.control.extend_from_slice(&lame_duck(info));
             session.finish_control(turn);
         }
+        if orders & order::TOO_SLOW != 0 {
+            self.end_with(session, turn, ErrText::StaleConnection);
+            return Some(Ended::TooSlow);
+        }
         if orders & order::CUT != 0 {
             let ended = if self.is_ready.load(Relaxed) {
                 Ended::Stale
@@ -288,6 +295,10 @@ impl Handle {
             bytes.extend_from_slice(rest);
             held.bytes = bytes;
         }
+        if used > 0 || !is_own {
+            held.since_us = now_us;
+        }
+        self.operation_deadline_us.store(held.deadline_us(), Relaxed);
         if is_eof { Err(Ended::ByClient) } else { Ok(did) }
     }
 
@@ -388,6 +399,21 @@ enum Did {
 struct Held {
     bytes: Vec<u8>,
     bytes_wanted: usize,
+    /// When its first byte came.
+    since_us: u64,
+}
+
+impl Held {
+    /// When it must be whole.
+    fn deadline_us(&self) -> u64 {
+        if self.bytes.is_empty() {
+            return u64::MAX;
+        }
+        let transfer_us = (self.bytes_wanted as u64).saturating_mul(1_000_000) / OPERATION_BYTES_PER_S_MIN;
+        self.since_us
+            .saturating_add(OPERATION_MS_MAX * 1000)
+            .saturating_add(transfer_us)
+    }
 }
 
 fn drain_plaintext(tls: &mut ServerConnection, plain: &mut Vec<u8>) -> io::Result<()> {

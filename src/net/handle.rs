@@ -57,6 +57,8 @@ pub struct Connection {
     /// A publisher has waited in vain; none waits again until the outbox has been empty.
     is_slow: AtomicBool,
     next_deadline_us: AtomicU64,
+    /// When the operation that has come in part must be whole.
+    pub(super) operation_deadline_us: AtomicU64,
     pub(super) last_heard_us: AtomicU64,
     pub(super) pings_unanswered: AtomicU8,
     pub(super) is_ready: AtomicBool,
@@ -106,6 +108,7 @@ pub(super) mod order {
     pub(in crate::net) const LAME_DUCK: u8 = 16;
     pub(in crate::net) const END: u8 = 32;
     pub(in crate::net) const CUT: u8 = 64;
+    pub(in crate::net) const TOO_SLOW: u8 = 128;
 }
 
 impl Peer for Handle {
@@ -169,7 +172,7 @@ impl Handle {
             zone,
             since_us: now_us,
             locked: Mutex::new(Locked {
-                mailbox: Mailbox::new(first_generation),
+                mailbox: Mailbox::new(first_generation, &share.pending_replies),
                 io: Some(Io { socket, tls }),
                 counted_bytes: 0,
             }),
@@ -181,6 +184,7 @@ impl Handle {
             is_stuffed: AtomicBool::new(false),
             is_slow: AtomicBool::new(false),
             next_deadline_us: AtomicU64::new(u64::MAX),
+            operation_deadline_us: AtomicU64::new(u64::MAX),
             last_heard_us: AtomicU64::new(now_us),
             pings_unanswered: AtomicU8::new(0),
             is_ready: AtomicBool::new(false),
@@ -266,6 +270,9 @@ impl Connection {
         if policy_changed {
             self.order(order::CHECK_POLICY);
         }
+        if now_us >= self.operation_deadline_us.load(Relaxed) {
+            self.order(order::TOO_SLOW);
+        }
         let silent_us = now_us.saturating_sub(self.last_heard_us.load(Relaxed));
         if !self.is_ready.load(Relaxed) {
             if now_us.saturating_sub(self.since_us) > CONNECT_MS_MAX * 1000 {
@@ -284,6 +291,7 @@ impl Connection {
             && let Some(mut locked) = self.locked.try_lock()
         {
             locked.mailbox.outbox.shrink();
+            locked.mailbox.replies.shrink();
         }
     }
 

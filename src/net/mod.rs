@@ -9,5 +9,6 @@ pub mod connection;
 pub mod handle;
 pub mod listener;
 pub mod tls;
+mod usher;
 pub mod waiting;
 pub mod worker;

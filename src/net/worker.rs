@@ -21,6 +21,7 @@ use crate::net::connection::{Ended, told};
 use crate::net::handle::Handle;
 use crate::net::listener::Accepted;
 use crate::net::tls::HandshakeError;
+use crate::net::usher::Usher;
 use crate::policy::{Denial, DenialReason};
 use crate::wire::encode::{self, ErrText};
 
@@ -40,14 +41,16 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let room = Room {
-            broker,
-            load: Arc::clone(&load),
-            connections: RefCell::default(),
-        };
+        let counted = Arc::clone(&load);
         let thread = std::thread::Builder::new()
             .name(format!("exocom-{index}"))
             .spawn(move || {
+                let room = Room {
+                    broker,
+                    load: counted,
+                    connections: RefCell::default(),
+                    usher: Usher::default(),
+                };
                 LocalSet::new().block_on(&runtime, Rc::new(room).live(receiver));
             })?;
         Ok((Self { arrivals, load }, thread))
@@ -71,10 +74,13 @@ struct Room {
     broker: Arc<Broker>,
     load: Arc<AtomicUsize>,
     connections: RefCell<HashMap<ConnId, Handle>>,
+    usher: Usher,
 }
 
 impl Room {
     async fn live(self: Rc<Self>, mut arrivals: mpsc::UnboundedReceiver<Accepted>) {
+        let room = Rc::clone(&self);
+        tokio::task::spawn_local(async move { room.usher.work().await });
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policy_generation = self.broker.world.policy_generation();
@@ -116,7 +122,7 @@ impl Room {
         let limit = Duration::from_millis(broker.settings.handshake_ms_max);
         let tls = listener.tls.load_full();
         // On the heap: a handshake needs far more room than the connection after it.
-        let handshake = Box::pin(tokio::time::timeout(limit, tls.accept(socket))).await;
+        let handshake = Box::pin(tokio::time::timeout(limit, self.usher.lead(tls.accept(socket)))).await;
         let (stream, identity) = match handshake {
             Ok(Ok(done)) => done,
             Ok(Err(HandshakeError::Refused(refused))) => {
@@ -170,7 +176,8 @@ impl Room {
         );
         let entered = admitted.map_err(NotEntered::NotAdmitted).and_then(|_| {
             let place = share
-                .take_place(broker.settings.connections_per_service_max)
+                .connections
+                .take_one_below(broker.settings.connections_per_service_max)
                 .ok_or(NotEntered::TooManyOfTheService)?;
             if broker.enter(&handle, id) {
                 Ok(place)

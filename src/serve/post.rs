@@ -146,6 +146,8 @@ impl Post {
         let pending = Pending {
             asker: asker(outgoing.seq),
             service: Arc::clone(&content.sender),
+            // Attempts are bounded by windows of their own.
+            held: None,
             flow,
             opened_us: now_us,
             deadline_us: attempt.deadline_us(now_us),

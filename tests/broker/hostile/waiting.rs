@@ -104,3 +104,38 @@ fn what_has_ended_holds_no_socket_and_no_memory() {
     wait_for("the receivers to be gone", || connections(&broker) == 1);
     wait_for("their sockets to be closed", || open(&broker) <= before + 1);
 }
+
+// protocol: P-097
+#[test]
+fn half_a_message_is_not_held_for_ever() {
+    let broker = Broker::serve(POLICY, ONE_THREAD);
+    let mut orders = broker.raw_ready("orders");
+    orders.send(b"SUB orders.> 1\r\nPING\r\n");
+    assert_eq!(orders.line(), "PONG");
+    let (mut half, mut line, mut slow) = (
+        broker.raw_ready("web"),
+        broker.raw_ready("web"),
+        broker.raw_ready("web"),
+    );
+    half.send(b"PING\r\nPUB orders.half 1000\r\nxyz");
+    line.send(b"PUB orders.li");
+    // One that comes slowly, and comes: what is in time is not cut, and all that came before is done.
+    let payload = vec![b'x'; 1 << 20];
+    let bytes = [b"PUB orders.slow 1048576\r\n".as_slice(), &payload, b"\r\n"].concat();
+    let drip = std::thread::spawn(move || {
+        for part in bytes.chunks(bytes.len() / 60) {
+            slow.send(part);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        slow
+    });
+    assert_eq!(half.rest(), "PONG\r\n-ERR 'Stale Connection'\r\n");
+    assert_eq!(line.rest(), "-ERR 'Stale Connection'\r\n");
+    assert!(orders.message().starts_with("HMSG orders.slow 1 "));
+    let mut slow = drip.join().expect("it was not cut");
+    slow.send(b"PING\r\n");
+    assert_eq!(slow.line(), "PONG");
+    drop((half, line));
+    let count = || broker.status()["counts"]["ended"]["too slow: an operation that did not end"] == 2;
+    wait_for("both to be counted", count);
+}

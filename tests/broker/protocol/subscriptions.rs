@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use exocom::limits::{INBOX_PATTERNS_PER_CONNECTION_MAX, NAME_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use exocom::limits::{
+    INBOX_PATTERNS_PER_CONNECTION_MAX, NAME_BYTES_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX,
+    SUBSCRIPTIONS_PER_PATTERN_MAX,
+};
 
 use super::*;
 
@@ -258,18 +261,19 @@ fn subscriptions_have_a_limit() {
         said(&mut web, "SUB _INBOX.> x\r\n"),
         [subscription_denied("_INBOX.>")]
     );
-    does(
-        &mut web,
-        sub(inboxes, SUBSCRIPTIONS_PER_CONNECTION_MAX / 2, "_INBOX.x"),
+    does(&mut web, sub(inboxes, 2 * inboxes, "_INBOX.x"));
+    assert_eq!(
+        said(&mut web, "SUB _INBOX.x x\r\n"),
+        [subscription_denied("_INBOX.x")]
     );
-    does(
-        &mut web,
-        sub(
-            SUBSCRIPTIONS_PER_CONNECTION_MAX / 2,
-            SUBSCRIPTIONS_PER_CONNECTION_MAX,
-            "news.x",
-        ),
+    let same = 2 * inboxes + SUBSCRIPTIONS_PER_PATTERN_MAX;
+    does(&mut web, sub(2 * inboxes, same, "news.x"));
+    assert_eq!(
+        said(&mut web, "SUB news.x x\r\n"),
+        [subscription_denied("news.x")]
     );
+    let others = (same..SUBSCRIPTIONS_PER_CONNECTION_MAX).map(|id| format!("SUB _INBOX.n{id} {id}\r\n"));
+    does(&mut web, others.collect::<String>());
     assert_eq!(
         said(&mut web, "SUB news.y x\r\n"),
         [subscription_denied("news.y")]
