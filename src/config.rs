@@ -17,6 +17,7 @@ use crate::limits::{
     PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, QUEUE_MESSAGES_MAX, STORE_BYTES_MAX,
     STORE_MESSAGES_MAX, THREADS_MAX,
 };
+use crate::policy::shown;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -360,11 +361,11 @@ fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
 }
 
 fn render(file: &str, text: &str, span: Range<usize>, message: &str, help: &str) -> String {
-    let snippet = Snippet::source(text)
+    let snippet = Snippet::source(shown(text))
         .path(file)
         .annotation(AnnotationKind::Primary.span(span));
     let report = [
-        Level::ERROR.primary_title(message).element(snippet),
+        Level::ERROR.primary_title(shown(message)).element(snippet),
         annotate_snippets::Group::with_title(Level::HELP.secondary_title(help)),
     ];
     Renderer::plain().render(&report)
@@ -398,6 +399,26 @@ roots = ["certs/ca.pem", { trust-domain = "partner.example", file = "certs/partn
         assert_eq!(listener.roots[0], (None, "/etc/exocom/certs/ca.pem".into()));
         assert_eq!(listener.roots[1].0.as_deref(), Some("partner.example"));
         assert_eq!(config.limits.payload_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn terminal_codes_in_a_configuration_reach_no_terminal() {
+        for text in [
+            "\u{1b}[31m = 1",
+            "x = \"\u{9b}31m",
+            "\"\u{9b}31m\" = 1",
+            "\u{9b}31m",
+        ] {
+            for text in [
+                text.to_owned(),
+                format!("{GOOD}\n{text}"),
+                format!("version = 1 # {text}"),
+            ] {
+                let error = Config::parse(Path::new("x.toml"), &text).unwrap_err().to_string();
+                let control = error.chars().find(|char| char.is_control() && *char != '\n');
+                assert_eq!(control, None, "{error}");
+            }
+        }
     }
 
     #[test]

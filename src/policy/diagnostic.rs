@@ -3,6 +3,7 @@
 //! A diagnostic names its place and, in `help`, what to write instead. It decides nothing: whoever finds a
 //! mistake says how grave it is.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -127,7 +128,7 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let group = level.primary_title(diagnostic.message.as_str());
+        let group = level.primary_title(shown(&diagnostic.message));
         let group = match &diagnostic.secondary {
             Some(second) if are_close(diagnostic, second) => {
                 let excerpt = self.sources.excerpt(&[diagnostic.span, second.span]);
@@ -337,6 +338,18 @@ pub(super) fn quote(text: &str) -> String {
     }
 }
 
+/// Text of a file as it may go to a terminal, of the same length. What a control character of ASCII is shown as,
+/// annotate-snippets knows; of the others, which some terminals obey too, it does not.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    const SHOWN_AS: &str = "\u{bf}";
+    let is_control = |char: char| ('\u{80}'..='\u{9f}').contains(&char);
+    if text.contains(is_control) {
+        Cow::Owned(text.replace(is_control, SHOWN_AS))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn place(sources: &Sources, span: Span) -> Place {
     let position = sources.position(span);
     Place {
@@ -354,5 +367,7 @@ fn are_close(diagnostic: &Diagnostic, second: &Secondary) -> bool {
 }
 
 fn snippet<'a>(place: &'a Place, text: &'a str, line: u32) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    Snippet::source(text).line_start(line as usize).path(&*place.file)
+    Snippet::source(shown(text))
+        .line_start(line as usize)
+        .path(&*place.file)
 }

@@ -27,6 +27,6 @@ pub use compile::{Compiled, Grant, Operator, Policy, Service};
 pub use decide::{
     Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,
 };
-pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity, shown};
 pub use source::{Rule, Source, SourceError};
 pub use terms::{Audit, Backoff, Delivery, Kind, Terms};

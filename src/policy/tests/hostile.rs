@@ -43,11 +43,17 @@ fn text_never_panics() {
 
 #[test]
 fn terminal_codes_in_a_policy_reach_no_terminal() {
-    let text = format!("{TOP}[service.\"\\u001b[31mx\"]\nsends = [\"\\u009b31m\"]\n# \u{1b}[2J \u{7}\n");
-    let errors = Policy::compile(&[source("p.toml", &text)]).unwrap_err();
-    let rendered = errors.diagnostics().render(false);
-    let control = rendered.chars().find(|c| c.is_control() && *c != '\n');
-    assert_eq!(control, None, "{rendered}");
+    for text in [
+        "[service.\"\\u001b[31mx\"]\nsends = [\"\\u009b31m\"]\n# \u{1b}[2J \u{7}\n",
+        "[service.a]\nsends = [\"\u{9b}31m\", \"\u{1b}[31m\"]",
+        "[service.\u{9b}31m]\n",
+        "[service.\"\u{9b}31m\"]\nsends = [\"\u{9b}\"]",
+    ] {
+        let errors = Policy::compile(&[source("p.toml", &format!("{TOP}{text}"))]).unwrap_err();
+        let rendered = errors.diagnostics().render(false);
+        let control = rendered.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(control, None, "{rendered}");
+    }
 }
 
 #[test]
