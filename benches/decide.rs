@@ -1,11 +1,19 @@
-//! What an uncached decision costs: by the number of services, and with wildcards everywhere.
+//! What a decision costs: an uncached one by the number of services, and with wildcards everywhere; a cached one by
+//! the number of names that the connection keeps at hand.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
 
+use std::sync::Arc;
+
 use criterion::{Criterion, criterion_group, criterion_main};
+use exocom::exchange::mailbox::{ConnId, Mailbox, Peer};
+use exocom::exchange::turn::Turn;
+use exocom::exchange::ways::{Way, Ways};
+use exocom::exchange::world::World;
 use exocom::identity::{Identity, Role};
 use exocom::policy::{Action, Policy, Source};
+use exocom::traffic::flow::FlowRegistry;
 use exocom::wire::name::MessageName;
 
 const NAMES: usize = 10_000;
@@ -35,6 +43,10 @@ fn compile(text: String) -> Policy {
 
 /// Each name sent by one service and received by the next; a tenth of the names have settings of their own.
 fn listed(services: usize) -> Policy {
+    compile(listing(services))
+}
+
+fn listing(services: usize) -> String {
     let mut text = String::new();
     for service in 0..services {
         let list = |offset: usize| {
@@ -55,7 +67,7 @@ fn listed(services: usize) -> Policy {
         write!(text, "[message.\"{}\"]\nreply-within = \"5s\"\n", name(number))
             .expect("writing to a string cannot fail");
     }
-    compile(text)
+    text
 }
 
 /// 1,000 services that receive by patterns of every shape, with exceptions, and settings by patterns.
@@ -137,5 +149,62 @@ fn run(
     });
 }
 
-criterion_group!(benches, decide);
+/// A peer for a world in which nobody listens.
+#[derive(Debug, Clone)]
+struct Nobody;
+
+impl Peer for Nobody {
+    fn id(&self) -> ConnId {
+        ConnId(1)
+    }
+
+    fn with_mailbox<R>(&self, _: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
+        unreachable!("no message is sent")
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+/// A connection asks again for a name that it has at hand, as a session does for each message: permits and denials.
+fn cached(criterion: &mut Criterion) {
+    let text = format!("{}[service.hub]\nsends = [\"*.*.*\"]\n", listing(1_000));
+    let world = World::<Nobody>::new(Arc::new(compile(text)), None);
+    let hub = Identity {
+        role: Role::Service("hub".into()),
+        ..identity(0)
+    };
+    let mut turn = Turn::default();
+    for names in [1, 10, 4_000] {
+        let permitted: Vec<_> = (0..names)
+            .map(|number| name(number).as_str().to_owned())
+            .collect();
+        let denied: Vec<_> = permitted.iter().map(|name| format!("{name}.denied")).collect();
+        for (what, subjects) in [("permit", permitted), ("denial", denied)] {
+            let book = FlowRegistry::default().open_book(&"hub".into());
+            let mut ways = Ways::new(
+                ConnId(1),
+                Arc::new(hub.clone()),
+                book,
+                &world.share(&"hub".into()),
+                &world,
+            );
+            for subject in &subjects {
+                let is_open = matches!(ways.find(&world, subject.as_bytes(), &mut turn), Way::Open(_));
+                assert_eq!(is_open, what == "permit", "{subject}");
+            }
+            let mut round = (0..names).map(|at| at * 7_919 % names).cycle();
+            criterion.bench_function(&format!("cached, {what}, {names} names at hand"), |bencher| {
+                bencher.iter(|| {
+                    let subject = round.next().and_then(|at| subjects.get(at));
+                    let subject = subject.expect("the round never ends and stays inside");
+                    black_box(ways.find(&world, black_box(subject.as_bytes()), &mut turn))
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, decide, cached);
 criterion_main!(benches);

@@ -18,5 +18,5 @@ mod subscriptions;
 mod tests;
 pub mod tracked;
 pub mod turn;
-mod ways;
+pub mod ways;
 pub mod world;

@@ -21,7 +21,7 @@ use crate::wire::name::MessageName;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Ways<P> {
+pub struct Ways<P> {
     sender: ConnId,
     identity: Arc<Identity>,
     flows: Arc<FlowBook>,
@@ -38,7 +38,7 @@ pub(super) struct Ways<P> {
 
 /// Where a message goes, or why it may not.
 #[derive(Debug)]
-pub(super) enum Way<P> {
+pub enum Way<P> {
     /// It may pass: along this route.
     Open(Rc<Route<P>>),
     /// It may not.
@@ -47,7 +47,7 @@ pub(super) enum Way<P> {
 
 /// Why a message may not pass, and where that is counted.
 #[derive(Debug, Clone)]
-pub(super) struct Denied {
+pub struct Denied {
     /// The policy's line, or `no grant`.
     pub(super) rule: Rc<str>,
     /// Where it is counted.
@@ -81,7 +81,7 @@ impl<P: Peer> Way<P> {
 
 impl<P: Peer> Ways<P> {
     /// None yet, under the policy in force.
-    pub(super) fn new(
+    pub fn new(
         sender: ConnId,
         identity: Arc<Identity>,
         flows: Arc<FlowBook>,
@@ -137,7 +137,7 @@ impl<P: Peer> Ways<P> {
     }
 
     /// The decision on a message name and, for a permit, its route; from the cache while nothing has changed.
-    pub(super) fn find(&mut self, world: &World<P>, subject: &[u8], turn: &mut Turn<P>) -> Way<P> {
+    pub fn find(&mut self, world: &World<P>, subject: &[u8], turn: &mut Turn<P>) -> Way<P> {
         if let Some(cached) = self.cached.get_mut(subject) {
             if cached.seen_epoch == self.epoch {
                 return cached.way.clone();
