@@ -81,7 +81,7 @@ fn is_for_a_terminal(text: &str) {
 
 fn judge(compiled: &Compiled, again: &Compiled, sources: &[Source]) {
     let naive = Naive::read(sources);
-    let listed: Vec<_> = compiled
+    let mut listed: Vec<_> = compiled
         .policy
         .services()
         .map(|service| service.name().to_string())
@@ -91,6 +91,7 @@ fn judge(compiled: &Compiled, again: &Compiled, sources: &[Source]) {
         .iter()
         .map(|service| service.name.clone())
         .collect();
+    listed.sort();
     expected.sort();
     assert_eq!(listed, expected);
     let names = naive.names();
