@@ -168,6 +168,10 @@ pub const POLICY_PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// client, make both ends run in lockstep, and ruin the 99th percentile of response times.
 pub const READ_BYTES_PER_TURN: usize = 16 << 10;
 
+/// Turns that a connection takes before it lets the others of its thread have theirs. Each turn asks the system who
+/// else has something to say, which costs a tenth of the turn.
+pub const TURNS_IN_A_ROW_MAX: u32 = 4;
+
 /// Plaintext encrypted ahead of the socket, in bytes: what a blocked socket holds twice.
 pub const ENCRYPTED_AHEAD_BYTES_MAX: usize = 64 << 10;
 

@@ -4,17 +4,14 @@
 //! Any publisher pushes a whole batch under one lock. Nothing here blocks, and nothing grows without bound: a
 //! message that does not fit is given back with the reason.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use crate::exchange::inbox::Inboxes;
 use crate::exchange::replies::{Pending, PendingReplies};
 use crate::exchange::share::Allowance;
-use crate::limits::{
-    INBOX_PATTERNS_PER_CONNECTION_MAX, OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX,
-};
+use crate::limits::{OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX};
 use crate::wire::encode::{self, Content, Head, Refusal};
-use crate::wire::name::matches_text;
 
 /// A connection's number, never used twice while the broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -311,119 +308,6 @@ impl Outbox {
     }
 }
 
-/// The reply subjects on which one connection listens. Nobody else can hear or write on them.
-#[derive(Debug, Default)]
-pub struct Inboxes {
-    listeners: HashMap<Box<[u8]>, Inbox>,
-    /// The ids of those without a wildcard, by subject.
-    exact: HashMap<Box<str>, Vec<Box<[u8]>>>,
-    /// The ids of the others.
-    wild: Vec<Box<[u8]>>,
-}
-
-#[derive(Debug)]
-struct Inbox {
-    pattern: Box<str>,
-    heard: u64,
-    heard_max: u64,
-}
-
-impl Inboxes {
-    /// Listens on a checked pattern. Says whether there was room.
-    pub fn listen(&mut self, pattern: &str, sid: &[u8]) -> bool {
-        if pattern.contains(['*', '>']) {
-            if self.wild.len() >= INBOX_PATTERNS_PER_CONNECTION_MAX {
-                return false;
-            }
-            self.wild.push(sid.into());
-        } else {
-            let sids = self.exact.entry(pattern.into()).or_default();
-            if sids.len() >= INBOX_PATTERNS_PER_CONNECTION_MAX {
-                return false;
-            }
-            sids.push(sid.into());
-        }
-        self.listeners.insert(
-            sid.into(),
-            Inbox {
-                pattern: pattern.into(),
-                heard: 0,
-                heard_max: 0,
-            },
-        );
-        true
-    }
-
-    /// Stops listening, at once or after `max` messages in all.
-    pub fn stop(&mut self, sid: &[u8], max: Option<u64>) {
-        let Some(inbox) = self.listeners.get_mut(sid) else {
-            return;
-        };
-        inbox.heard_max = max.unwrap_or(0);
-        if max.is_none_or(|max| inbox.heard >= max) {
-            self.remove(sid);
-        }
-    }
-
-    /// How many subscriptions listen.
-    pub fn len(&self) -> usize {
-        self.listeners.len()
-    }
-
-    /// Whether none listens.
-    pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty()
-    }
-
-    /// Whether this subscription listens.
-    pub fn has(&self, sid: &[u8]) -> bool {
-        self.listeners.contains_key(sid)
-    }
-
-    /// Calls `each` with the id of every subscription that listens on a subject, until one has no room.
-    fn hear(&mut self, subject: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Result<(), NotTaken> {
-        let Ok(subject) = std::str::from_utf8(subject) else {
-            return Err(NotTaken::Gone);
-        };
-        let mut heard = Err(NotTaken::Gone);
-        let mut over: Vec<Box<[u8]>> = Vec::new();
-        for sid in self.exact.get(subject).into_iter().flatten().chain(&self.wild) {
-            let Some(inbox) = self.listeners.get_mut(sid) else {
-                continue;
-            };
-            if !matches_text(&inbox.pattern, subject) {
-                continue;
-            }
-            if !each(sid) {
-                heard = Err(NotTaken::Full);
-                break;
-            }
-            heard = Ok(());
-            inbox.heard += 1;
-            if inbox.heard == inbox.heard_max {
-                over.push(sid.clone());
-            }
-        }
-        for sid in over {
-            self.remove(&sid);
-        }
-        heard
-    }
-
-    fn remove(&mut self, sid: &[u8]) {
-        let Some(inbox) = self.listeners.remove(sid) else {
-            return;
-        };
-        self.wild.retain(|other| **other != *sid);
-        if let Some(sids) = self.exact.get_mut(&inbox.pattern) {
-            sids.retain(|other| **other != *sid);
-            if sids.is_empty() {
-                self.exact.remove(&inbox.pattern);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
@@ -490,9 +374,7 @@ mod tests {
         assert_eq!(mailbox.answer(b"_INBOX.you.7", &CONTENT), Err(NotTaken::Gone));
         mailbox.inboxes.stop(b"1", None);
         assert_eq!(mailbox.answer(b"_INBOX.me.7", &CONTENT), Err(NotTaken::Gone));
-        assert!(
-            mailbox.inboxes.is_empty() && mailbox.inboxes.exact.is_empty() && mailbox.inboxes.wild.is_empty()
-        );
+        assert!(mailbox.inboxes.is_empty());
     }
 
     #[test]

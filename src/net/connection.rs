@@ -16,7 +16,7 @@ use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
-use crate::limits::{OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN};
+use crate::limits::{OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN, TURNS_IN_A_ROW_MAX};
 use crate::net::broker::Broker;
 use crate::net::handle::{Handle, Io, order, wait_until_drained};
 use crate::wire::decode::{DecodeError, Step, decode};
@@ -111,6 +111,7 @@ impl Handle {
         socket: &TcpStream,
     ) -> Ended {
         let mut held = Held::default();
+        let mut turns_in_a_row = 0;
         // The handshake may have left bytes that are decrypted already.
         let mut is_readable = true;
         loop {
@@ -132,12 +133,20 @@ impl Handle {
                 wait_until_drained(&slow).await;
             }
             is_readable = match did {
-                // There may be more: let the other connections of this thread have their turn first.
+                // There may be more.
                 Did::ReadAll if !self.is_stuffed.load(Relaxed) => {
-                    tokio::task::yield_now().await;
+                    turns_in_a_row += 1;
+                    if turns_in_a_row >= TURNS_IN_A_ROW_MAX {
+                        turns_in_a_row = 0;
+                        // Let the other connections of this thread have their turn first.
+                        tokio::task::yield_now().await;
+                    }
                     true
                 }
-                _ => self.wait(socket).await,
+                _ => {
+                    turns_in_a_row = 0;
+                    self.wait(socket).await
+                }
             };
         }
     }
@@ -305,12 +314,7 @@ impl Handle {
     /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says also whether that
     /// was the end.
     fn read(&self, socket: &TcpStream, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
-        let (bytes, mut is_eof) = match socket.try_read(cipher) {
-            Ok(0) => (0, true),
-            Ok(bytes) => (bytes, false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, false),
-            Err(_) => return Err(Ended::Lost),
-        };
+        let (bytes, mut is_eof) = read_once(socket, cipher).map_err(|_| Ended::Lost)?;
         let mut rest = cipher.get(..bytes).unwrap_or_default();
         let mut locked = self.locked.lock();
         let Some(Io { tls, .. }) = &mut locked.io else {
@@ -413,6 +417,24 @@ impl Held {
         self.since_us
             .saturating_add(OPERATION_MS_MAX * 1000)
             .saturating_add(transfer_us)
+    }
+}
+
+/// Reads once. Says how many bytes came, and whether that was the end.
+fn read_once(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+    let mut read = 0;
+    let done = socket.try_io(Interest::READABLE, || {
+        read = rustix::io::read(socket, &mut *buffer)?;
+        if 0 < read && read < buffer.len() {
+            // All there was. To say so saves the read that would find nothing: the system tells of what comes later.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    });
+    match done {
+        Ok(()) => Ok((read, read == 0)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((read, false)),
+        Err(error) => Err(error),
     }
 }
 

@@ -378,13 +378,13 @@ impl ReplyToken {
 
 /// A number written in the one way that we write it.
 fn exact_number(digits: &[u8]) -> Option<u32> {
-    let is_exact =
-        digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|_| is_exact)?
-        .parse()
-        .ok()
+    if digits.is_empty() || (digits.len() > 1 && digits.first() == Some(&b'0')) {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |sum, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
