@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
-
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use exocom::exchange::mailbox::{ConnId, Mailbox, Peer};
+use exocom::exchange::replies::PendingReplies;
 use exocom::exchange::turn::Turn;
 use exocom::exchange::ways::{Way, Ways};
 use exocom::exchange::world::World;
@@ -158,8 +159,13 @@ impl Peer for Nobody {
         ConnId(1)
     }
 
-    fn with_mailbox<R>(&self, _: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
+    fn with_mailbox<R>(&self, _: impl FnOnce(&mut Mailbox) -> R) -> R {
         unreachable!("no message is sent")
+    }
+
+    fn replies(&self) -> impl DerefMut<Target = PendingReplies<Self>> {
+        let none: fn() -> Box<PendingReplies<Self>> = || unreachable!("no message is sent");
+        none()
     }
 
     fn is_ready(&self) -> bool {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, Mailbox, NotTaken, Peer};
-use crate::exchange::replies::{Asker, Pending, Siblings};
+use crate::exchange::replies::{Asker, InboxName, Pending, Siblings};
 use crate::exchange::route::{Route, Target, Tracked};
 use crate::exchange::share::Allowance;
 use crate::exchange::tracked::{Happened, TrackedPublish};
@@ -17,7 +17,7 @@ use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
 use crate::limits::DELIVERIES_PER_BATCH_MAX;
 use crate::traffic::flow::FlowCounters;
-use crate::wire::encode::{Content, Reason, Refusal, Stamp};
+use crate::wire::encode::{Content, Reason, Refusal, ReplyToken, Stamp};
 
 /// How often a message is routed anew because its receiver left while it was on its way.
 const RETRIES_MAX: u8 = 3;
@@ -165,17 +165,24 @@ impl<P: Peer> Handover<P> {
         let mut not_taken = Vec::new();
         for Batch { peer, mut items } in batches {
             peer.with_mailbox(|mailbox| {
+                // Locked at the first request.
+                let mut replies = None;
+                let mut open = |pending| {
+                    let replies = replies.get_or_insert_with(|| peer.replies());
+                    replies.open(pending)
+                };
                 for item in items.drain(..) {
                     match item {
                         Item::Message(delivery) => {
-                            if let Err(why) = self.deliver(mailbox, &delivery, buffer, turn, now_us) {
+                            if let Err(why) =
+                                self.deliver(mailbox, &mut open, &delivery, buffer, turn, now_us)
+                            {
                                 not_taken.push((delivery, why));
                             }
                         }
                         Item::Answer(place, message) => {
                             let content = turn.content(&self.stamp, buffer, message);
-                            let (asker, pending) = turn.answered(place);
-                            answer(mailbox, &asker.inbox, pending, &content, now_us);
+                            answer(mailbox, turn.answered(place), &content, now_us);
                         }
                     }
                 }
@@ -190,7 +197,8 @@ impl<P: Peer> Handover<P> {
 
     fn deliver(
         &self,
-        mailbox: &mut Mailbox<P>,
+        mailbox: &mut Mailbox,
+        open: impl FnOnce(Pending<P>) -> Option<ReplyToken>,
         delivery: &Delivery,
         buffer: &[u8],
         turn: &Turn<P>,
@@ -199,24 +207,20 @@ impl<P: Peer> Handover<P> {
         let route = turn.route(delivery);
         let target = route.target(delivery.target);
         let content = turn.content(&self.stamp, buffer, delivery.message);
-        let inbox = turn.inbox(buffer, delivery.message);
-        let held = match inbox {
-            Some(_) => Some(self.requests.take_one().ok_or(NotTaken::Full)?),
-            None => None,
-        };
-        let pending = inbox.map(|inbox| {
-            || Pending {
-                held,
-                asker: Some(self.asker(inbox)),
-                service: Arc::clone(&self.service),
-                flow: Arc::clone(&target.flow),
-                opened_us: now_us,
-                deadline_us: now_us.saturating_add(reply_within_us(route)),
-                siblings: delivery.siblings.clone(),
-                attempt: None,
+        let open = turn.inbox(buffer, delivery.message).map(|inbox| {
+            || {
+                let origin = target.origin(&self.peer, &self.service, &self.requests);
+                open(Pending {
+                    request: origin.request()?,
+                    inbox: Some(InboxName::from_slice(inbox)),
+                    opened_us: now_us,
+                    deadline_us: now_us.saturating_add(route.reply_within_us()),
+                    siblings: delivery.siblings.clone(),
+                    attempt: None,
+                })
             }
         });
-        mailbox.deliver(&target.subscription, &target.head, &content, pending)?;
+        mailbox.deliver(&target.subscription, &target.head, &content, open)?;
         target.flow.count_delivered(content.payload.len());
         Ok(())
     }
@@ -337,7 +341,7 @@ impl<P: Peer> Handover<P> {
     fn asker(&self, inbox: &[u8]) -> Asker<P> {
         Asker {
             peer: self.peer.clone(),
-            inbox: inbox.to_vec(),
+            inbox: InboxName::from_slice(inbox),
         }
     }
 
@@ -348,39 +352,33 @@ impl<P: Peer> Handover<P> {
 }
 
 /// Gives an answer to the one who asked, and counts it.
-fn answer<P>(
-    mailbox: &mut Mailbox<P>,
-    inbox: &[u8],
-    pending: &Pending<P>,
-    content: &Content<'_>,
-    now_us: u64,
-) {
-    pending
-        .flow
-        .count_response(now_us.saturating_sub(pending.opened_us));
+fn answer<P>(mailbox: &mut Mailbox, pending: &Pending<P>, content: &Content<'_>, now_us: u64) {
+    let flow = &pending.request.flow;
+    flow.count_response(now_us.saturating_sub(pending.opened_us));
     if let Some(siblings) = &pending.siblings {
         siblings.answered();
     }
+    let inbox = pending.inbox.as_deref().unwrap_or_default();
     if mailbox.answer(inbox, content).is_err() {
-        pending.flow.count_reply_dropped();
+        flow.count_reply_dropped();
     }
 }
 
 /// Tells the requesters of requests that cannot succeed any more. An attempt of a tracked message is none: its own
 /// task tries again.
-pub(super) fn give_up<P: Peer>(lost: Vec<Pending<P>>, reason: Reason, policy: &str) {
-    let mut askers: Vec<Asker<P>> = lost
-        .into_iter()
+pub(super) fn give_up<P: Peer>(lost: &[Pending<P>], reason: Reason, policy: &str) {
+    let mut askers: Vec<(&P, &[u8])> = lost
+        .iter()
         .filter(|pending| pending.attempt.is_none() && pending.give_up())
-        .filter_map(|pending| pending.asker)
+        .filter_map(Pending::asker)
         .collect();
-    askers.sort_by_key(|asker| asker.peer.id());
-    for same in askers.chunk_by(|a, b| a.peer.id() == b.peer.id()) {
-        let Some(first) = same.first() else { continue };
-        first.peer.with_mailbox(|mailbox| {
-            for asker in same {
+    askers.sort_by_key(|(peer, _)| peer.id());
+    for same in askers.chunk_by(|(a, _), (b, _)| a.id() == b.id()) {
+        let Some((peer, _)) = same.first() else { continue };
+        peer.with_mailbox(|mailbox| {
+            for (_, inbox) in same {
                 mailbox.refuse(
-                    &asker.inbox,
+                    inbox,
                     &Refusal {
                         reason,
                         rule: None,
@@ -390,8 +388,4 @@ pub(super) fn give_up<P: Peer>(lost: Vec<Pending<P>>, reason: Reason, policy: &s
             }
         });
     }
-}
-
-fn reply_within_us<P: Peer>(route: &Route<P>) -> u64 {
-    u64::try_from(route.permit().terms().reply_within.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,17 +1,17 @@
-//! What lies behind a connection's one lock: the bytes that wait for its socket, the requests that wait for its
-//! answer, and the inboxes on which it hears answers.
+//! What lies behind a connection's lock: the bytes that wait for its socket, and the inboxes on which it hears
+//! answers.
 //!
 //! Any publisher pushes a whole batch under one lock. Nothing here blocks, and nothing grows without bound: a
 //! message that does not fit is given back with the reason.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::exchange::inbox::Inboxes;
-use crate::exchange::replies::{Pending, PendingReplies};
-use crate::exchange::share::Allowance;
+use crate::exchange::replies::PendingReplies;
 use crate::limits::{OUTBOX_BYTES_BACK_PRESSURE, OUTBOX_BYTES_MAX, OUTBOX_OWN_BYTES_MAX};
-use crate::wire::encode::{self, Content, Head, Refusal};
+use crate::wire::encode::{self, Content, Head, Refusal, ReplyToken};
 
 /// A connection's number, never used twice while the broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +23,11 @@ pub trait Peer: Clone {
     fn id(&self) -> ConnId;
 
     /// Runs `f` on the mailbox under its lock, then writes what the socket takes.
-    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R;
+    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox) -> R) -> R;
+
+    /// The requests that wait for its answer, under a lock of their own. Whoever holds that locks nothing more, and
+    /// soon lets go; the mailbox may be locked before it.
+    fn replies(&self) -> impl DerefMut<Target = PendingReplies<Self>>;
 
     /// Whether its outbox is short. A hint, read without the lock.
     fn is_ready(&self) -> bool;
@@ -96,12 +100,10 @@ pub enum NotTaken {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
-pub struct Mailbox<P> {
+#[derive(Debug, Default)]
+pub struct Mailbox {
     /// Bytes on their way to the socket.
     pub outbox: Outbox,
-    /// Requests that wait for this connection's answer.
-    pub replies: PendingReplies<P>,
     /// Where this connection hears answers.
     pub inboxes: Inboxes,
     takes_headers: bool,
@@ -110,44 +112,30 @@ pub struct Mailbox<P> {
     closed: bool,
 }
 
-impl<P> Mailbox<P> {
-    /// An empty one. `first_generation` is where its reply tokens begin, `places` those that the service's
-    /// connections may have together: see [`PendingReplies::new`].
-    pub fn new(first_generation: u32, places: &Arc<Allowance>) -> Self {
-        Self {
-            outbox: Outbox::default(),
-            replies: PendingReplies::new(first_generation, places),
-            inboxes: Inboxes::default(),
-            takes_headers: false,
-            takes_refusals: false,
-            ended: Vec::new(),
-            closed: false,
-        }
-    }
-
+impl Mailbox {
     /// Sets what the client said in `CONNECT`.
     pub const fn set_options(&mut self, takes_headers: bool, takes_refusals: bool) {
         self.takes_headers = takes_headers;
         self.takes_refusals = takes_refusals;
     }
 
-    /// Puts a message for one subscription into the outbox. With `pending`, the receiver is asked for an answer
-    /// and gets a token for it.
+    /// Puts a message for one subscription into the outbox. With `open`, the receiver is asked for an answer and gets
+    /// the token that is opened; `None` of it means that the table of pending replies is full.
     pub fn deliver(
         &mut self,
         subscription: &Arc<Subscription>,
         head: &Head,
         content: &Content<'_>,
-        pending: Option<impl FnOnce() -> Pending<P>>,
+        open: Option<impl FnOnce() -> Option<ReplyToken>>,
     ) -> Result<(), NotTaken> {
         if self.closed || subscription.has_ended() {
             return Err(NotTaken::Gone);
         }
-        if self.outbox.is_full() || (pending.is_some() && !self.replies.has_room()) {
+        if self.outbox.is_full() {
             return Err(NotTaken::Full);
         }
-        let token = match pending {
-            Some(pending) => Some(self.replies.open(pending()).map_err(|_| NotTaken::Full)?),
+        let token = match open {
+            Some(open) => Some(open().ok_or(NotTaken::Full)?),
             None => None,
         };
         encode::message(self.outbox.bytes_mut(), self.takes_headers, head, token, content);
@@ -208,11 +196,10 @@ impl<P> Mailbox<P> {
             .unwrap_or_default();
     }
 
-    /// Ends the mailbox: it takes nothing more. Gives the requests that this connection will not answer.
-    pub fn close(&mut self) -> Vec<Pending<P>> {
+    /// Ends the mailbox: it takes nothing more, and opens no request.
+    pub fn close(&mut self) {
         self.closed = true;
         self.inboxes = Inboxes::default();
-        self.replies.take_all()
     }
 
     /// Whether subscriptions have had all their deliveries, so that their connection should take them out.
@@ -322,15 +309,11 @@ mod tests {
         payload: b"x",
     });
     static HEAD: LazyLock<Head> = LazyLock::new(|| Head::new(b"a", b"1"));
-    const NO_REPLY: Option<fn() -> Pending<()>> = None;
-
-    fn places() -> Arc<Allowance> {
-        Arc::new(Allowance::new(10))
-    }
+    const NO_REPLY: Option<fn() -> Option<ReplyToken>> = None;
 
     #[test]
     fn a_subscription_ends_after_its_last_delivery() {
-        let mut mailbox = Mailbox::new(0, &places());
+        let mut mailbox = Mailbox::default();
         let subscription = Arc::new(Subscription::new(b"1", None));
         assert!(!subscription.end_after(2));
         assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
@@ -346,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_takes_nothing_until_it_is_read() {
-        let mut mailbox = Mailbox::new(0, &places());
+        let mut mailbox = Mailbox::default();
         let subscription = Arc::new(Subscription::new(b"1", None));
         mailbox.outbox.bytes_mut().resize(OUTBOX_BYTES_MAX, b'x');
         assert_eq!(
@@ -355,7 +338,7 @@ mod tests {
         );
         mailbox.outbox.take(OUTBOX_BYTES_MAX);
         assert_eq!(mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY), Ok(()));
-        assert!(mailbox.close().is_empty());
+        mailbox.close();
         assert_eq!(
             mailbox.deliver(&subscription, &HEAD, &CONTENT, NO_REPLY),
             Err(NotTaken::Gone)
@@ -364,7 +347,7 @@ mod tests {
 
     #[test]
     fn answers_are_heard_only_on_ones_own_inboxes() {
-        let mut mailbox = Mailbox::<()>::new(0, &places());
+        let mut mailbox = Mailbox::default();
         mailbox.inboxes.listen("_INBOX.me.*", b"1");
         mailbox.inboxes.listen("_INBOX.once", b"2");
         mailbox.inboxes.stop(b"2", Some(1));

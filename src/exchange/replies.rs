@@ -3,11 +3,15 @@
 //! A token names a place in this table and how often the place has been used, so it means something only here,
 //! only once, and only until it expires. The count of uses begins elsewhere in each table: a client that has
 //! reconnected may still answer on a token of its old connection, and that must not answer a new request. The
-//! table belongs to the receiving connection and lives behind its lock.
+//! table belongs to the receiving connection and lives behind a lock of its own, which nobody holds for long: its
+//! connection answers while others send to it.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel};
+
+use smallvec::SmallVec;
 
 use crate::delivery::{ReceiverNo, Seq};
 use crate::exchange::share::{Allowance, Holding};
@@ -18,14 +22,10 @@ use crate::wire::encode::ReplyToken;
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Pending<P> {
-    /// Who hears the answer; nobody, where it only acknowledges an event.
-    pub asker: Option<Asker<P>>,
-    /// The sender's service.
-    pub service: Arc<str>,
-    /// One of the requests that the service's connections may have together.
-    pub held: Option<Holding>,
-    /// The request's flow, which counts the answer.
-    pub flow: Arc<FlowCounters>,
+    /// Where it comes from.
+    pub request: Request<P>,
+    /// The subject on which the sender hears the answer; none, where that only acknowledges an event.
+    pub inbox: Option<InboxName>,
     /// When it was delivered, in microseconds of the broker's clock.
     pub opened_us: u64,
     /// When it expires, in microseconds of the broker's clock.
@@ -36,13 +36,57 @@ pub struct Pending<P> {
     pub attempt: Option<Attempt>,
 }
 
+/// Where requests come from. Made once for all that take one route to one receiver: what they share is counted once.
+#[derive(Debug)]
+pub struct Origin<P> {
+    /// The sender's connection; `None` for an event that the store delivers.
+    pub peer: Option<P>,
+    /// The sender's service.
+    pub service: Arc<str>,
+    /// The flow, which counts the answers.
+    pub flow: Arc<FlowCounters>,
+    /// The requests that the service's connections may have together; `None` where their number is bounded elsewhere.
+    pub requests: Option<Arc<Allowance>>,
+}
+
+/// One request of an origin. It counts among those of its service until it is dropped.
+#[derive(Debug)]
+pub struct Request<P>(Arc<Origin<P>>);
+
+impl<P> Origin<P> {
+    /// Makes one more, if its service may have one more.
+    pub fn request(self: &Arc<Self>) -> Option<Request<P>> {
+        let may = self.requests.as_ref().is_none_or(|requests| requests.take(1));
+        may.then(|| Request(Arc::clone(self)))
+    }
+}
+
+impl<P> Deref for Request<P> {
+    type Target = Origin<P>;
+
+    fn deref(&self) -> &Origin<P> {
+        &self.0
+    }
+}
+
+impl<P> Drop for Request<P> {
+    fn drop(&mut self) {
+        if let Some(requests) = &self.requests {
+            requests.give_back(1);
+        }
+    }
+}
+
+/// A subject on which one client hears answers. Those that clients make fit in.
+pub type InboxName = SmallVec<[u8; 56]>;
+
 /// Who asked, and where it hears the answer.
 #[derive(Debug, Clone)]
 pub struct Asker<P> {
     /// The connection.
     pub peer: P,
     /// The subject on which it, and only it, hears the answer.
-    pub inbox: Vec<u8>,
+    pub inbox: InboxName,
 }
 
 /// An attempt to deliver a tracked message.
@@ -64,10 +108,15 @@ impl Attempt {
 }
 
 impl<P> Pending<P> {
+    /// Who hears the answer, and on which subject; nobody, where it only acknowledges an event.
+    pub fn asker(&self) -> Option<(&P, &[u8])> {
+        self.request.peer.as_ref().zip(self.inbox.as_deref())
+    }
+
     /// Gives up on this receiver's answer. Says whether the requester should hear of it: not where another
     /// receiver has answered or still may.
     pub fn give_up(&self) -> bool {
-        self.flow.count_unanswered();
+        self.request.flow.count_unanswered();
         self.siblings.as_ref().is_none_or(|siblings| siblings.one_less())
     }
 }
@@ -158,7 +207,9 @@ impl<P> PendingReplies<P> {
         let by_service = self.by_service.get_or_insert_with(|| {
             let mut by_service = HashMap::new();
             for pending in slots.iter().filter_map(|slot| slot.pending.as_ref()) {
-                *by_service.entry(Arc::clone(&pending.service)).or_default() += 1;
+                *by_service
+                    .entry(Arc::clone(&pending.request.service))
+                    .or_default() += 1;
             }
             by_service
         });
@@ -166,16 +217,18 @@ impl<P> PendingReplies<P> {
         held < PENDING_REPLIES_PER_CONNECTION_MAX - taken
     }
 
-    /// Opens a request and gives its token; gives it back where the table has no room for it.
-    pub fn open(&mut self, pending: Pending<P>) -> Result<ReplyToken, Pending<P>> {
-        if !self.has_room() || !self.has_room_for(&pending.service) {
-            return Err(pending);
+    /// Opens a request and gives its token; none where the table has no room for it.
+    pub fn open(&mut self, pending: Pending<P>) -> Option<ReplyToken> {
+        if !self.has_room() || !self.has_room_for(&pending.request.service) {
+            return None;
         }
         if self.free.is_empty() && !self.held.grow(1) {
-            return Err(pending);
+            return None;
         }
         if let Some(by_service) = &mut self.by_service {
-            *by_service.entry(Arc::clone(&pending.service)).or_default() += 1;
+            *by_service
+                .entry(Arc::clone(&pending.request.service))
+                .or_default() += 1;
         }
         self.next_deadline_us = self.next_deadline_us.min(pending.deadline_us);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -190,7 +243,7 @@ impl<P> PendingReplies<P> {
             .get_mut(slot as usize)
             .expect("free places lie in the table");
         entry.pending = Some(pending);
-        Ok(ReplyToken {
+        Some(ReplyToken {
             slot,
             generation: entry.generation,
         })
@@ -298,7 +351,7 @@ fn next_generation<P>(first: u32, slots: &[Slot<P>]) -> u32 {
 fn uncount<P>(by_service: &mut Option<HashMap<Arc<str>, usize>>, pending: &Pending<P>) {
     if let Some(held) = by_service
         .as_mut()
-        .and_then(|by_service| by_service.get_mut(&pending.service))
+        .and_then(|by_service| by_service.get_mut(&pending.request.service))
     {
         *held -= 1;
     }
@@ -308,15 +361,24 @@ fn uncount<P>(by_service: &mut Option<HashMap<Arc<str>, usize>>, pending: &Pendi
 mod tests {
     use super::*;
 
+    fn request(service: &str) -> Request<()> {
+        let origin = Arc::new(Origin {
+            peer: Some(()),
+            service: service.into(),
+            flow: Arc::default(),
+            requests: None,
+        });
+        origin.request().unwrap()
+    }
+
+    fn inbox_of(pending: Option<Pending<()>>) -> Vec<u8> {
+        pending.unwrap().inbox.unwrap().to_vec()
+    }
+
     fn pending(inbox: &str, deadline_us: u64) -> Pending<()> {
         Pending {
-            asker: Some(Asker {
-                peer: (),
-                inbox: inbox.into(),
-            }),
-            service: "web".into(),
-            held: None,
-            flow: Arc::default(),
+            request: request("web"),
+            inbox: Some(inbox.as_bytes().into()),
             opened_us: 0,
             deadline_us,
             siblings: None,
@@ -334,25 +396,27 @@ mod tests {
         let (mut first, mut second) = (PendingReplies::new(0, &places), PendingReplies::new(0, &places));
         let tokens: Vec<_> = (0..90).map(|_| first.open(pending("a", 10)).unwrap()).collect();
         assert_eq!(
-            (0..90).filter(|_| second.open(pending("a", 10)).is_ok()).count(),
+            (0..90)
+                .filter(|_| second.open(pending("a", 10)).is_some())
+                .count(),
             10
         );
         // A place is used again without another; an empty table gives all back, and knows its old tokens.
         first.close(tokens[89]).unwrap();
-        assert!(first.open(pending("a", 10)).is_ok());
+        assert!(first.open(pending("a", 10)).is_some());
         first.shrink();
         assert!(
-            second.open(pending("a", 10)).is_err(),
+            second.open(pending("a", 10)).is_none(),
             "a table in use keeps what it has"
         );
         first.take_expired(10);
         first.shrink();
-        assert!(second.open(pending("a", 10)).is_ok());
+        assert!(second.open(pending("a", 10)).is_some());
         let new = first.open(pending("b", 10)).unwrap();
         for old in tokens {
             assert!(first.close(old).is_none());
         }
-        assert_eq!(first.close(new).unwrap().asker.unwrap().inbox, b"b");
+        assert_eq!(inbox_of(first.close(new)), b"b");
         drop((first, second));
         assert!(places.hold_none().grow(100));
     }
@@ -362,7 +426,7 @@ mod tests {
     fn a_token_works_once() {
         let mut replies = table(0);
         let first = replies.open(pending("a", 10)).unwrap();
-        assert_eq!(replies.close(first).unwrap().asker.unwrap().inbox, b"a");
+        assert_eq!(inbox_of(replies.close(first)), b"a");
         assert!(replies.close(first).is_none());
         let second = replies.open(pending("b", 10)).unwrap();
         assert_eq!(
@@ -378,7 +442,7 @@ mod tests {
                 })
                 .is_none()
         );
-        assert_eq!(replies.close(second).unwrap().asker.unwrap().inbox, b"b");
+        assert_eq!(inbox_of(replies.close(second)), b"b");
     }
 
     #[test]
@@ -388,7 +452,7 @@ mod tests {
         let fresh = new.open(pending("b", 10)).unwrap();
         assert_eq!(stale.slot, fresh.slot);
         assert!(new.close(stale).is_none());
-        assert_eq!(new.close(fresh).unwrap().asker.unwrap().inbox, b"b");
+        assert_eq!(inbox_of(new.close(fresh)), b"b");
     }
 
     #[test]
@@ -400,7 +464,7 @@ mod tests {
         assert_eq!(replies.take_expired(10).len(), 1);
         assert_eq!(replies.next_deadline_us(), 20);
         assert!(replies.close(old).is_none());
-        assert_eq!(replies.close(young).unwrap().asker.unwrap().inbox, b"young");
+        assert_eq!(inbox_of(replies.close(young)), b"young");
         assert!(replies.take_expired(100).is_empty());
         assert_eq!(replies.next_deadline_us(), u64::MAX);
     }
@@ -409,17 +473,16 @@ mod tests {
     fn the_table_is_bounded() {
         let mut replies = table(0);
         for index in 0..PENDING_REPLIES_PER_CONNECTION_MAX {
-            let service = index.to_string().into();
             replies
                 .open(Pending {
-                    service,
+                    request: request(&index.to_string()),
                     ..pending("a", 1)
                 })
                 .unwrap();
         }
-        assert!(replies.open(pending("a", 1)).is_err());
+        assert!(replies.open(pending("a", 1)).is_none());
         replies.take_expired(1);
-        assert!(replies.open(pending("a", 1)).is_ok());
+        assert!(replies.open(pending("a", 1)).is_some());
     }
 
     // protocol: P-094
@@ -427,18 +490,18 @@ mod tests {
     fn a_service_that_is_never_answered_leaves_room_for_the_others() {
         let mut replies = table(0);
         let of = |service: &str, deadline_us| Pending {
-            service: service.into(),
+            request: request(service),
             ..pending("a", deadline_us)
         };
         let mut tokens = Vec::new();
-        while let Ok(token) = replies.open(of("greedy", 10)) {
+        while let Some(token) = replies.open(of("greedy", 10)) {
             tokens.push(token);
         }
         assert_eq!(tokens.len(), PENDING_REPLIES_PER_CONNECTION_MAX / 2);
         for _ in 0..1000 {
             replies.open(of("modest", 5)).unwrap();
         }
-        assert!(replies.open(of("greedy", 10)).is_err());
+        assert!(replies.open(of("greedy", 10)).is_none());
         // What is answered or has expired is counted no more.
         assert_eq!(replies.take_expired(5).len(), 1000);
         for token in tokens {
@@ -446,7 +509,7 @@ mod tests {
         }
         assert!(replies.is_empty());
         let mut opened = 0;
-        while replies.open(of("greedy", 10)).is_ok() {
+        while replies.open(of("greedy", 10)).is_some() {
             opened += 1;
         }
         assert_eq!(opened, PENDING_REPLIES_PER_CONNECTION_MAX / 2);

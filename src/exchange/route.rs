@@ -3,7 +3,7 @@
 //! A connection keeps a route for each message name it uses, until the policy or the subscriptions that it
 //! depends on change. A route exists only with a permit.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use std::sync::Arc;
 use crate::delivery::DeliveryTerms;
 use crate::exchange::directory::Directory;
 use crate::exchange::mailbox::{ConnId, Peer, Subscription};
+use crate::exchange::replies::Origin;
+use crate::exchange::share::Allowance;
 use crate::identity::{Identity, Role};
 use crate::policy::{Action, Delivery, Permit, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
@@ -53,9 +55,28 @@ pub struct Target<P> {
     pub head: Head,
     /// The flow to its service.
     pub flow: Arc<FlowCounters>,
+    /// What its requests have in common, made with the first.
+    origin: OnceCell<Arc<Origin<P>>>,
 }
 
-impl<P> Target<P> {
+impl<P: Clone> Target<P> {
+    /// What the requests have in common that the owner of this route sends there.
+    pub(super) fn origin(
+        &self,
+        sender: &P,
+        service: &Arc<str>,
+        requests: &Arc<Allowance>,
+    ) -> &Arc<Origin<P>> {
+        self.origin.get_or_init(|| {
+            Arc::new(Origin {
+                peer: Some(sender.clone()),
+                service: Arc::clone(service),
+                flow: Arc::clone(&self.flow),
+                requests: Some(Arc::clone(requests)),
+            })
+        })
+    }
+
     /// Whether both are of one group: of the same service, whose flow is the same, under the same name.
     pub fn shares_group_with(&self, other: &Self) -> bool {
         self.subscription.queue.is_some()
@@ -130,6 +151,7 @@ impl<P: Peer> Route<P> {
                 }
             }
             route.targets.push(Target {
+                origin: OnceCell::new(),
                 peer: entry.peer,
                 head: Head::new(route.name.as_str().as_bytes(), &entry.subscription.sid),
                 subscription: entry.subscription,
@@ -174,6 +196,11 @@ impl<P: Peer> Route<P> {
     /// Where messages are counted that reach nobody.
     pub const fn nobody(&self) -> &Arc<FlowCounters> {
         &self.nobody
+    }
+
+    /// How long its requests wait for an answer, in microseconds.
+    pub(super) fn reply_within_us(&self) -> u64 {
+        u64::try_from(self.permit.terms().reply_within.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Counts a message that nobody is there to receive.

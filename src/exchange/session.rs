@@ -12,7 +12,7 @@ use crate::exchange::handover::{Handover, give_up};
 use crate::exchange::inbox::is_inbox;
 use crate::exchange::mailbox::{Mailbox, Peer};
 use crate::exchange::options::ConnectOptions;
-use crate::exchange::replies::{Attempt, Pending};
+use crate::exchange::replies::{Attempt, Pending, PendingReplies};
 use crate::exchange::route::{Route, Tracked};
 use crate::exchange::share::Share;
 use crate::exchange::subscriptions::Subscriptions;
@@ -261,10 +261,7 @@ impl<P: Peer> Session<P> {
 
     fn answer(&self, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>, now_us: u64) {
         let token = ReplyToken::parse(message.subject);
-        let heard = token.and_then(|token| {
-            self.peer
-                .with_mailbox(|mailbox| hear(mailbox, token, message.payload, now_us))
-        });
+        let heard = token.and_then(|token| hear(&mut self.peer.replies(), token, message.payload, now_us));
         let Some(Heard { pending, said }) = heard else {
             turn.notice("reply", message.subject, "no such request");
             return encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
@@ -279,17 +276,15 @@ impl<P: Peer> Session<P> {
             });
         }
         let is_answer = said.is_none_or(|(_, verdict)| verdict == Verdict::Ack);
-        let Some(mut pending) = pending.filter(|_| is_answer) else {
+        let Some(pending) = pending.filter(|_| is_answer) else {
             return;
         };
-        match pending.asker.take() {
-            Some(asker) => {
-                let reference = turn.remember(buffer, message);
-                turn.add_answer(asker, pending, reference);
-            }
-            None => pending
-                .flow
-                .count_response(now_us.saturating_sub(pending.opened_us)),
+        if pending.asker().is_some() {
+            let reference = turn.remember(buffer, message);
+            turn.add_answer(pending, reference);
+        } else {
+            let response_us = now_us.saturating_sub(pending.opened_us);
+            pending.request.flow.count_response(response_us);
         }
     }
 
@@ -316,10 +311,8 @@ impl<P: Peer> Session<P> {
 
     /// Tells the requesters of all that has expired.
     pub fn expire(&self, now_us: u64) {
-        let expired = self
-            .peer
-            .with_mailbox(|mailbox| mailbox.replies.take_expired(now_us));
-        give_up(expired, Reason::Expired, self.ways.policy().version());
+        let expired = self.peer.replies().take_expired(now_us);
+        give_up(&expired, Reason::Expired, self.ways.policy().version());
     }
 
     /// Ends the session: nobody finds it any more, whoever waits for its answer is told, and the attempts that it
@@ -330,8 +323,9 @@ impl<P: Peer> Session<P> {
             let gone = Happened::Gone(InstanceId(self.peer.id().0));
             intake.give(&mut vec![gone]);
         }
-        let lost = self.peer.with_mailbox(|mailbox| mailbox.close());
-        give_up(lost, Reason::ReceiverLost, self.ways.policy().version());
+        self.peer.with_mailbox(Mailbox::close);
+        let lost = self.peer.replies().take_all();
+        give_up(&lost, Reason::ReceiverLost, self.ways.policy().version());
         self.ways.clear();
     }
 }
@@ -345,14 +339,19 @@ struct Heard<P> {
 }
 
 /// Hears an answer on a token: closes it, unless the answer is that more time is needed.
-fn hear<P>(mailbox: &mut Mailbox<P>, token: ReplyToken, payload: &[u8], now_us: u64) -> Option<Heard<P>> {
-    let attempt = mailbox.replies.attempt(token);
+fn hear<P>(
+    replies: &mut PendingReplies<P>,
+    token: ReplyToken,
+    payload: &[u8],
+    now_us: u64,
+) -> Option<Heard<P>> {
+    let attempt = replies.attempt(token);
     let said = attempt.map(|attempt| (attempt, Verdict::parse(payload)));
     if let Some((attempt, Verdict::Progress)) = said {
-        mailbox.replies.extend(token, attempt.deadline_us(now_us));
+        replies.extend(token, attempt.deadline_us(now_us));
         return Some(Heard { pending: None, said });
     }
-    let pending = mailbox.replies.close(token)?;
+    let pending = replies.close(token)?;
     Some(Heard {
         pending: Some(pending),
         said,

@@ -74,6 +74,21 @@ impl Allowance {
         self.take_one_below(self.max)
     }
 
+    /// Takes so much, if there is as much left. To be given back by the caller.
+    pub(super) fn take(&self, more: usize) -> bool {
+        self.take_up_to(more, self.max)
+    }
+
+    /// Gives so much back.
+    pub(super) fn give_back(&self, less: usize) {
+        self.held.fetch_sub(less, Relaxed);
+    }
+
+    fn take_up_to(&self, more: usize, max: usize) -> bool {
+        let add = |held: usize| held.checked_add(more).filter(|&sum| sum <= max);
+        self.held.fetch_update(Relaxed, Relaxed, add).is_ok()
+    }
+
     /// A holding of nothing, which can grow.
     pub fn hold_none(self: &Arc<Self>) -> Holding {
         Holding {
@@ -105,12 +120,11 @@ impl Holding {
     pub fn shrink(&mut self, less: usize) {
         let less = less.min(self.amount);
         self.amount -= less;
-        self.of.held.fetch_sub(less, Relaxed);
+        self.of.give_back(less);
     }
 
     fn grow_up_to(&mut self, more: usize, max: usize) -> bool {
-        let add = |held: usize| held.checked_add(more).filter(|&sum| sum <= max);
-        let has_grown = self.of.held.fetch_update(Relaxed, Relaxed, add).is_ok();
+        let has_grown = self.of.take_up_to(more, max);
         if has_grown {
             self.amount += more;
         }

@@ -1,12 +1,14 @@
 //! Sessions against each other, without sockets: what one client can do to the memory, the time and the messages
 //! of others. Each test is an attack that worked once, or a bound that keeps one from working.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use crate::exchange::mailbox::{ConnId, Mailbox, Peer};
+use crate::exchange::replies::PendingReplies;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
@@ -36,7 +38,8 @@ receives = ["orders.>"]
 #[derive(Debug, Clone)]
 struct Fake {
     id: ConnId,
-    mailbox: Arc<Mutex<Mailbox<Self>>>,
+    mailbox: Arc<Mutex<Mailbox>>,
+    replies: Arc<Mutex<PendingReplies<Self>>>,
     is_ready: Arc<AtomicBool>,
 }
 
@@ -45,8 +48,12 @@ impl Peer for Fake {
         self.id
     }
 
-    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
+    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox) -> R) -> R {
         f(&mut self.mailbox.lock())
+    }
+
+    fn replies(&self) -> impl DerefMut<Target = PendingReplies<Self>> {
+        self.replies.lock()
     }
 
     fn is_ready(&self) -> bool {
@@ -98,7 +105,8 @@ impl Town {
         });
         let peer = Fake {
             id: ConnId(self.clients),
-            mailbox: Arc::new(Mutex::new(Mailbox::new(
+            mailbox: Arc::default(),
+            replies: Arc::new(Mutex::new(PendingReplies::new(
                 0,
                 &self.world.share(&service.into()).pending_replies,
             ))),

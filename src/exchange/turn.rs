@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::mailbox::{ConnId, Peer};
-use crate::exchange::replies::{Asker, Pending, Siblings};
+use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::Route;
 use crate::exchange::tracked::Happened;
 use crate::limits::DENIAL_LINES_PER_TURN_MAX;
@@ -32,8 +32,8 @@ pub struct Turn<P> {
     pub control: Vec<u8>,
     /// Where each message lies.
     messages: Vec<Message>,
-    /// The requests that are answered, and who asked.
-    answers: Vec<(Asker<P>, Pending<P>)>,
+    /// The requests that are answered.
+    answers: Vec<Pending<P>>,
     /// The routes that this turn's messages take.
     routes: Vec<RouteUse<P>>,
     /// A batch for each receiver.
@@ -239,8 +239,8 @@ impl<P> Turn<P> {
         Some(reply.of_buffer(buffer))
     }
 
-    /// One of the requests that this turn answers, and who asked.
-    pub(super) fn answered(&self, place: u32) -> &(Asker<P>, Pending<P>) {
+    /// One of the requests that this turn answers.
+    pub(super) fn answered(&self, place: u32) -> &Pending<P> {
         self.answers
             .get(place as usize)
             .expect("items name answers of this turn")
@@ -290,14 +290,15 @@ impl<P> Turn<P> {
         self.push(place, Item::Message(delivery));
     }
 
-    /// Puts the answer to a request into the requester's batch.
-    pub(super) fn add_answer(&mut self, asker: Asker<P>, pending: Pending<P>, message: MessageRef)
+    /// Puts the answer to a request into the requester's batch; nothing to do where nobody hears it.
+    pub(super) fn add_answer(&mut self, pending: Pending<P>, message: MessageRef)
     where
         P: Peer,
     {
-        let place = self.place_of(&asker.peer);
+        let Some((peer, _)) = pending.asker() else { return };
+        let place = self.place_of(peer);
         let answer = u32::try_from(self.answers.len()).expect("fewer answers than bytes");
-        self.answers.push((asker, pending));
+        self.answers.push(pending);
         self.push(place, Item::Answer(answer, message));
     }
 

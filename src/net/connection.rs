@@ -166,7 +166,7 @@ impl Handle {
                 ready = socket.ready(interest) => {
                     let Ok(ready) = ready else { return true };
                     if is_blocked && ready.is_writable() {
-                        self.flush(&mut self.locked.lock());
+                        self.write_on();
                     }
                     if ready.is_readable() || ready.is_read_closed() {
                         return true;
@@ -228,7 +228,7 @@ impl Handle {
             return Some(ended);
         }
         if orders & order::END != 0 {
-            let is_broken = self.locked.lock().io.is_none();
+            let is_broken = self.io.lock().is_none();
             return Some(if is_broken { Ended::Lost } else { Ended::Shutdown });
         }
         None
@@ -316,8 +316,8 @@ impl Handle {
     fn read(&self, socket: &TcpStream, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
         let (bytes, mut is_eof) = read_once(socket, cipher).map_err(|_| Ended::Lost)?;
         let mut rest = cipher.get(..bytes).unwrap_or_default();
-        let mut locked = self.locked.lock();
-        let Some(Io { tls, .. }) = &mut locked.io else {
+        let mut io = self.io.lock();
+        let Some(Io { tls, .. }) = &mut *io else {
             return Err(Ended::Lost);
         };
         loop {
@@ -327,16 +327,18 @@ impl Handle {
             }
             tls.read_tls(&mut rest).map_err(|_| Ended::Lost)?;
             let Ok(state) = tls.process_new_packets() else {
+                drop(io);
                 // The alert that says what was wrong.
-                self.flush(&mut locked);
+                self.write_on();
                 return Err(Ended::Lost);
             };
             is_eof |= state.peer_has_closed();
         }
-        if tls.wants_write() {
-            self.flush(&mut locked);
+        let wants_write = tls.wants_write();
+        drop(io);
+        if wants_write {
+            self.write_on();
         }
-        drop(locked);
         let did = if bytes == cipher.len() {
             Did::ReadAll
         } else {

@@ -1,4 +1,5 @@
-//! A connection as all threads know it: its mailbox, and the socket and TLS state behind the same lock.
+//! A connection as all threads know it: its mailbox, its pending replies, and its socket and TLS state, each behind a
+//! lock of its own.
 //!
 //! Any publisher's thread pushes into the mailbox, encrypts and writes. What the socket does not take is left to
 //! the connection's own task, which also does what others order. Nothing here reads from the socket, but for the
@@ -7,17 +8,19 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, Write};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::exchange::mailbox::{ConnId, Mailbox, Outbox, Peer};
+use crate::exchange::replies::PendingReplies;
 use crate::exchange::share::Share;
 use crate::identity::Identity;
 use crate::limits::{
@@ -43,6 +46,9 @@ pub struct Connection {
     /// When its handshake ended, in microseconds of the broker's clock.
     pub since_us: u64,
     pub(super) locked: Mutex<Locked>,
+    /// The way to the client; `None` once it is broken or has ended. Locked after `locked`, where both are.
+    pub(super) io: Mutex<Option<Io>>,
+    replies: Mutex<PendingReplies<Handle>>,
     /// Wakes the connection's own task.
     pub(super) wake: Notify,
     /// Wakes publishers that wait for the outbox to drain.
@@ -85,9 +91,7 @@ pub struct About {
 
 #[derive(Debug)]
 pub(super) struct Locked {
-    pub(super) mailbox: Mailbox<Handle>,
-    /// `None` once it is broken or has ended.
-    pub(super) io: Option<Io>,
+    mailbox: Mailbox,
     /// How many bytes of the outbox are counted in `waiting`.
     counted_bytes: usize,
 }
@@ -116,20 +120,24 @@ impl Peer for Handle {
         self.0.id
     }
 
-    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox<Self>) -> R) -> R {
+    fn with_mailbox<R>(&self, f: impl FnOnce(&mut Mailbox) -> R) -> R {
         let connection = &*self.0;
         let mut locked = connection.locked.lock();
         let bytes_max = connection.waiting.bytes_max_of_one();
         locked.mailbox.outbox.set_bytes_max(bytes_max);
         let result = f(&mut locked.mailbox);
         connection.flush(&mut locked);
-        connection
-            .next_deadline_us
-            .store(locked.mailbox.replies.next_deadline_us(), Relaxed);
         if locked.mailbox.has_ended_subscriptions() {
             connection.order(order::REAP);
         }
         result
+    }
+
+    fn replies(&self) -> impl DerefMut<Target = PendingReplies<Self>> {
+        Replies {
+            locked: self.0.replies.lock(),
+            next_deadline_us: &self.0.next_deadline_us,
+        }
     }
 
     fn is_ready(&self) -> bool {
@@ -137,7 +145,34 @@ impl Peer for Handle {
     }
 }
 
-impl std::ops::Deref for Handle {
+/// The table of pending replies, locked. When it is let go, the thread's tick knows when the next one is due.
+struct Replies<'a> {
+    locked: MutexGuard<'a, PendingReplies<Handle>>,
+    next_deadline_us: &'a AtomicU64,
+}
+
+impl Deref for Replies<'_> {
+    type Target = PendingReplies<Handle>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.locked
+    }
+}
+
+impl DerefMut for Replies<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.locked
+    }
+}
+
+impl Drop for Replies<'_> {
+    fn drop(&mut self) {
+        self.next_deadline_us
+            .store(self.locked.next_deadline_us(), Relaxed);
+    }
+}
+
+impl Deref for Handle {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -172,10 +207,11 @@ impl Handle {
             zone,
             since_us: now_us,
             locked: Mutex::new(Locked {
-                mailbox: Mailbox::new(first_generation, &share.pending_replies),
-                io: Some(Io { socket, tls }),
+                mailbox: Mailbox::default(),
                 counted_bytes: 0,
             }),
+            io: Mutex::new(Some(Io { socket, tls })),
+            replies: Mutex::new(PendingReplies::new(first_generation, &share.pending_replies)),
             wake: Notify::new(),
             drained: Notify::new(),
             orders: AtomicU8::new(0),
@@ -198,7 +234,7 @@ impl Handle {
 
     /// The socket, while there is one.
     pub(super) fn socket(&self) -> Option<Arc<TcpStream>> {
-        self.locked.lock().io.as_ref().map(|io| Arc::clone(&io.socket))
+        self.io.lock().as_ref().map(|io| Arc::clone(&io.socket))
     }
 
     /// Closes the socket and gives back what the connection holds. With `lingers`, first lets what is in the outbox
@@ -215,14 +251,14 @@ impl Handle {
         }
         let mut locked = self.locked.lock();
         self.say_goodbye(&mut locked);
-        locked.io = None;
+        *self.io.lock() = None;
         self.flush(&mut locked);
         locked.mailbox.outbox.shrink();
     }
 
     async fn linger(&self, socket: &TcpStream) {
         while self.is_blocked.load(Relaxed) && socket.writable().await.is_ok() {
-            self.flush(&mut self.locked.lock());
+            self.write_on();
         }
         self.say_goodbye(&mut self.locked.lock());
         if rustix::net::shutdown(socket, rustix::net::Shutdown::Write).is_err() {
@@ -287,11 +323,13 @@ impl Connection {
                 self.order(order::PING);
             }
         }
-        if !self.used_since_tick.swap(false, Relaxed)
-            && let Some(mut locked) = self.locked.try_lock()
-        {
-            locked.mailbox.outbox.shrink();
-            locked.mailbox.replies.shrink();
+        if !self.used_since_tick.swap(false, Relaxed) {
+            if let Some(mut locked) = self.locked.try_lock() {
+                locked.mailbox.outbox.shrink();
+            }
+            if let Some(mut replies) = self.replies.try_lock() {
+                replies.shrink();
+            }
         }
     }
 
@@ -317,7 +355,12 @@ impl Connection {
 
     /// Requests that wait for this client's answer.
     pub fn pending_replies(&self) -> usize {
-        self.locked.lock().mailbox.replies.len()
+        self.replies.lock().len()
+    }
+
+    /// Writes what could not be written before, or what TLS has to say.
+    pub(super) fn write_on(&self) {
+        self.push_out(&mut self.locked.lock());
     }
 
     fn order(&self, order: u8) {
@@ -327,36 +370,43 @@ impl Connection {
 
     /// Says that nothing more will come, once all has left that was to come.
     fn say_goodbye(&self, locked: &mut Locked) {
-        if let Some(io) = &mut locked.io
-            && locked.mailbox.outbox.is_empty()
-        {
-            io.tls.send_close_notify();
-            self.flush(locked);
+        if !locked.mailbox.outbox.is_empty() {
+            return;
         }
+        if let Some(io) = &mut *self.io.lock() {
+            io.tls.send_close_notify();
+        }
+        self.push_out(locked);
     }
 
     /// Encrypts and writes as much as the socket takes. What remains is the connection's own task's work.
-    pub(super) fn flush(&self, locked: &mut Locked) {
+    fn flush(&self, locked: &mut Locked) {
+        if !locked.mailbox.outbox.is_empty() || locked.counted_bytes > 0 {
+            self.push_out(locked);
+        }
+    }
+
+    /// The same, also where TLS alone may have something to say.
+    fn push_out(&self, locked: &mut Locked) {
         let Locked {
             mailbox,
-            io,
             counted_bytes,
         } = locked;
         let outbox = &mut mailbox.outbox;
-        let wants_write = io.as_ref().is_some_and(|io| io.tls.wants_write());
-        if outbox.is_empty() && *counted_bytes == 0 && !wants_write {
-            return;
-        }
         self.used_since_tick.store(true, Relaxed);
-        let written = match io {
-            Some(io) => io.write(outbox),
-            None => Err(io::ErrorKind::NotConnected.into()),
+        let written = {
+            let mut io = self.io.lock();
+            let written = match &mut *io {
+                Some(io) => io.write(outbox),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            };
+            if written.is_err() && io.take().is_some() {
+                self.order(order::END);
+            }
+            written
         };
         if written.is_err() {
             outbox.take(outbox.len());
-            if io.take().is_some() {
-                self.order(order::END);
-            }
         }
         self.waiting.change(*counted_bytes, outbox.len());
         *counted_bytes = outbox.len();

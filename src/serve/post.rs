@@ -10,7 +10,7 @@ use crate::delivery::{InstanceId, Outgoing, Seq};
 use crate::disk::files::Folder;
 use crate::disk::store::{Content, Store};
 use crate::exchange::mailbox::{Mailbox, NotTaken, Peer, Subscription};
-use crate::exchange::replies::{Asker, Attempt, Pending};
+use crate::exchange::replies::{Asker, Attempt, Origin, Pending, PendingReplies};
 use crate::identity::Role;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::broker::Broker;
@@ -97,12 +97,14 @@ impl Post {
                 continue;
             };
             peer.with_mailbox(|mailbox| {
+                let mut replies = peer.replies();
                 for letter in letters {
                     let outgoing = *letter
                         .as_ref()
                         .map_or_else(|outgoing| outgoing, |letter| &letter.outgoing);
                     let is_stopped = not_taken.iter().any(|other| other.lane == outgoing.lane);
-                    let is_taken = !is_stopped && letter.is_ok_and(|letter| letter.put(mailbox).is_ok());
+                    let is_taken =
+                        !is_stopped && letter.is_ok_and(|letter| letter.put(mailbox, &mut replies).is_ok());
                     if !is_taken {
                         not_taken.push(outgoing);
                     }
@@ -143,12 +145,17 @@ impl Post {
             receiver: outgoing.receiver,
             us_max: outgoing.attempt_ms_max.saturating_mul(1000),
         };
-        let pending = Pending {
-            asker: asker(outgoing.seq),
+        let (peer, inbox) = asker(outgoing.seq).map(|asker| (asker.peer, asker.inbox)).unzip();
+        let origin = Origin {
+            peer,
             service: Arc::clone(&content.sender),
             // Attempts are bounded by windows of their own.
-            held: None,
+            requests: None,
             flow,
+        };
+        let pending = Pending {
+            request: Arc::new(origin).request()?,
+            inbox,
             opened_us: now_us,
             deadline_us: attempt.deadline_us(now_us),
             siblings: None,
@@ -234,15 +241,16 @@ struct Letter {
 }
 
 impl Letter {
-    fn put(self, mailbox: &mut Mailbox<Handle>) -> Result<(), NotTaken> {
+    fn put(self, mailbox: &mut Mailbox, replies: &mut PendingReplies<Handle>) -> Result<(), NotTaken> {
         let content = encode::Content {
             stamp: &self.stamp,
             headers: &self.content.headers,
             payload: &self.content.payload,
         };
-        let flow = Arc::clone(&self.pending.flow);
+        let flow = Arc::clone(&self.pending.request.flow);
         let head = Head::new(self.content.name.as_bytes(), &self.live.subscription.sid);
-        mailbox.deliver(&self.live.subscription, &head, &content, Some(|| self.pending))?;
+        let open = || replies.open(self.pending);
+        mailbox.deliver(&self.live.subscription, &head, &content, Some(open))?;
         flow.count_delivered(self.content.payload.len());
         Ok(())
     }
