@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use crate::identity::Refusal;
 use crate::limits::QUOTED_BYTES_MAX;
@@ -107,6 +107,12 @@ fn named(error: &Error) -> (&'static str, &'static str) {
             "the client does not believe the server's certificate; give it the root that issued it",
         ),
         Error::AlertReceived(_) => ("client-alert", ""),
+        Error::InvalidMessage(
+            InvalidMessage::CertificatePayloadTooLarge | InvalidMessage::HandshakePayloadTooLarge,
+        ) => (
+            "handshake-size",
+            "expected handshake messages of at most 64 KiB; leave out what the client's chain does not need",
+        ),
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => (
             "not-tls",
             "expected a TLS handshake first; tell the client to use TLS first, without plaintext",

@@ -53,8 +53,12 @@ fn what_is_not_tls_is_closed_and_counted() {
         ("the PROXY protocol, version 2", proxy_v2, "not-tls"),
         ("zeros", vec![0; 1000], "not-tls"),
         ("ones", vec![0xff; 1000], "not-tls"),
-        ("a record of garbage", other_records(0x16, &[0x55; 32]), "not-tls"),
-        ("a handshake that lies about its length", lying, "not-tls"),
+        (
+            "a record of garbage",
+            other_records(0x16, &[0x55; 32]),
+            "handshake-size",
+        ),
+        ("a handshake that lies about its length", lying, "handshake-size"),
         ("application data first", other_records(0x17, b"hello"), "not-tls"),
         (
             "a SSLv2 hello",

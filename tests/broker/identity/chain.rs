@@ -286,13 +286,24 @@ fn every_rule_of_a_chain() {
         Refused("critical-extension"),
     );
     check("an unknown extension", &unknown(false), Session("web"));
-    let large = leaf(&|p| {
-        p.custom_extensions = vec![CustomExtension::from_oid_content(
-            &[1, 3, 6, 1, 4, 1, 99_999, 1],
-            vec![4; 30_000],
-        )];
-    });
-    check("a certificate of 30 KB", &large, Session("web"));
+    let large = |bytes: usize| {
+        leaf(&|p| {
+            let oid = &[1, 3, 6, 1, 4, 1, 99_999, 1];
+            p.custom_extensions = vec![CustomExtension::from_oid_content(oid, vec![4; bytes])];
+        })
+    };
+    check("a certificate of 30 KB", &large(30_000), Session("web"));
+    let mut many = large(30_000);
+    many.chain.extend(vec![many.chain[0].clone(); 5]);
+    for (name, shown) in [
+        ("a certificate of 100 KB", large(100_000)),
+        ("a chain of 180 KB", many),
+    ] {
+        let before = broker.status();
+        let tls = Arc::new(tls_showing(&broker.cert("ca.pem"), &shown));
+        assert!(hear(broker.address(), &tls).is_none(), "{name}");
+        check_refused(&broker, name, "handshake-size", &before);
+    }
     let serial = |bytes: usize| {
         leaf(&|p| {
             let serial: Vec<u8> = (0..bytes).map(|n| n as u8 | 0x40).collect();
