@@ -28,6 +28,8 @@ pub struct Config {
     pub policy: PathBuf,
     /// The Unix socket for operators.
     pub admin_socket: PathBuf,
+    /// The port for operators elsewhere; `None`: only the socket.
+    pub admin: Option<ListenerConfig>,
     /// Threads that carry connections; `None`: one a core.
     pub threads: Option<usize>,
     /// The server's certificate and its intermediates.
@@ -84,6 +86,8 @@ const fn default_queue_messages() -> usize {
 pub struct ListenerConfig {
     /// Its name in the configuration.
     pub name: String,
+    /// The section of the configuration that makes it.
+    pub section: String,
     /// Where it listens.
     pub address: SocketAddr,
     /// The zone whose services may use it; `None`: all.
@@ -146,6 +150,7 @@ struct RawConfig {
     admin_socket: PathBuf,
     threads: Option<Spanned<usize>>,
     tls: RawTls,
+    admin: Option<RawAdmin>,
     #[serde(default)]
     listener: BTreeMap<String, RawListener>,
     store: Option<Spanned<RawStore>>,
@@ -158,6 +163,14 @@ struct RawConfig {
 struct RawTls {
     certificate: PathBuf,
     key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdmin {
+    listen: Spanned<String>,
+    roots: Option<Spanned<Vec<RawRoots>>>,
+    crls: Option<Spanned<Vec<PathBuf>>>,
 }
 
 #[derive(Deserialize)]
@@ -228,7 +241,11 @@ impl Config {
             .listener
             .into_iter()
             .map(|(name, raw)| listener(name, raw, folder, &problem))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = raw
+            .admin
+            .map(|raw| admin(raw, &listeners, folder, &problem))
+            .transpose()?;
         let store = match raw.store {
             Some(raw) => {
                 let (span, store) = (raw.span(), raw.into_inner());
@@ -261,6 +278,7 @@ impl Config {
             name: raw.name.into_inner(),
             policy: folder.join(raw.policy),
             admin_socket: folder.join(raw.admin_socket),
+            admin,
             threads: raw.threads.map(Spanned::into_inner),
             certificate: folder.join(raw.tls.certificate),
             key: folder.join(raw.tls.key),
@@ -271,20 +289,16 @@ impl Config {
     }
 }
 
+/// Says where in the file something is wrong, and what to write instead.
+type Problem<'a> = &'a dyn Fn(Range<usize>, &str, &str) -> ConfigError;
+
 fn listener(
     name: String,
     raw: RawListener,
     folder: &Path,
-    problem: &impl Fn(Range<usize>, &str, &str) -> ConfigError,
+    problem: Problem<'_>,
 ) -> Result<ListenerConfig, ConfigError> {
-    let Ok(address) = raw.address.get_ref().parse() else {
-        let help = "write an IP address and a port, such as \"0.0.0.0:4222\" or \"[::]:4222\"";
-        return Err(problem(
-            raw.address.span(),
-            "this is not an address to listen on",
-            help,
-        ));
-    };
+    let address = address(&raw.address, problem)?;
     if let Some(zone) = raw.zone.as_ref().filter(|zone| zone.get_ref().is_empty()) {
         return Err(problem(
             zone.span(),
@@ -292,38 +306,110 @@ fn listener(
             "leave zone out to serve all zones",
         ));
     }
-    if raw.roots.get_ref().is_empty() {
+    Ok(ListenerConfig {
+        section: format!("listener.{name}"),
+        name,
+        address,
+        zone: raw.zone.map(Spanned::into_inner),
+        roots: roots(raw.roots, folder, problem)?,
+        crls: raw.crls.map(|crls| lists(crls, folder, problem)).transpose()?,
+    })
+}
+
+/// The port for operators. Without roots of its own it believes those of all listeners, and asks all their lists.
+fn admin(
+    raw: RawAdmin,
+    listeners: &[ListenerConfig],
+    folder: &Path,
+    problem: Problem<'_>,
+) -> Result<ListenerConfig, ConfigError> {
+    let address = address(&raw.listen, problem)?;
+    let (roots, crls) = match (raw.roots, raw.crls) {
+        (Some(own), crls) => (
+            roots(own, folder, problem)?,
+            crls.map(|crls| lists(crls, folder, problem)).transpose()?,
+        ),
+        (None, Some(crls)) => {
+            let help = "add roots, or leave crls out to ask the lists of the listeners";
+            return Err(problem(
+                crls.span(),
+                "revocation lists of its own need roots of its own",
+                help,
+            ));
+        }
+        (None, None) => {
+            let lists = distinct(
+                listeners
+                    .iter()
+                    .flat_map(|listener| listener.crls.iter().flatten()),
+            );
+            (
+                distinct(listeners.iter().flat_map(|listener| &listener.roots)),
+                Some(lists).filter(|lists| !lists.is_empty()),
+            )
+        }
+    };
+    Ok(ListenerConfig {
+        name: "admin".to_owned(),
+        section: "admin".to_owned(),
+        address,
+        zone: None,
+        roots,
+        crls,
+    })
+}
+
+fn address(address: &Spanned<String>, problem: Problem<'_>) -> Result<SocketAddr, ConfigError> {
+    address.get_ref().parse().map_err(|_| {
+        let help = "write an IP address and a port, such as \"0.0.0.0:4222\" or \"[::]:4222\"";
+        problem(address.span(), "this is not an address to listen on", help)
+    })
+}
+
+fn roots(
+    raw: Spanned<Vec<RawRoots>>,
+    folder: &Path,
+    problem: Problem<'_>,
+) -> Result<Vec<(Option<String>, PathBuf)>, ConfigError> {
+    if raw.get_ref().is_empty() {
         let help = "write roots = [\"certs/ca.pem\"], the certificates that vouch for your services";
-        return Err(problem(
-            raw.roots.span(),
-            "without a root nobody could connect",
-            help,
-        ));
+        return Err(problem(raw.span(), "without a root nobody could connect", help));
     }
-    if let Some(crls) = raw.crls.as_ref().filter(|crls| crls.get_ref().is_empty()) {
+    let roots = raw.into_inner().into_iter().map(|roots| match roots {
+        RawRoots::OfThePolicysDomain(file) => (None, folder.join(file)),
+        RawRoots::Bound { trust_domain, file } => (Some(trust_domain), folder.join(file)),
+    });
+    Ok(roots.collect())
+}
+
+fn lists(
+    raw: Spanned<Vec<PathBuf>>,
+    folder: &Path,
+    problem: Problem<'_>,
+) -> Result<Vec<PathBuf>, ConfigError> {
+    if raw.get_ref().is_empty() {
         let help = "name the files, or leave crls out to check none";
         return Err(problem(
-            crls.span(),
+            raw.span(),
             "an empty list would look like a check and check nothing",
             help,
         ));
     }
-    let roots = raw.roots.into_inner().into_iter().map(|roots| match roots {
-        RawRoots::OfThePolicysDomain(file) => (None, folder.join(file)),
-        RawRoots::Bound { trust_domain, file } => (Some(trust_domain), folder.join(file)),
-    });
-    Ok(ListenerConfig {
-        name,
-        address,
-        zone: raw.zone.map(Spanned::into_inner),
-        roots: roots.collect(),
-        crls: raw.crls.map(|crls| {
-            crls.into_inner()
-                .into_iter()
-                .map(|file| folder.join(file))
-                .collect()
-        }),
-    })
+    Ok(raw
+        .into_inner()
+        .into_iter()
+        .map(|file| folder.join(file))
+        .collect())
+}
+
+fn distinct<'a, T: Clone + PartialEq + 'a>(all: impl Iterator<Item = &'a T>) -> Vec<T> {
+    let mut seen: Vec<T> = Vec::new();
+    for one in all {
+        if !seen.contains(one) {
+            seen.push(one.clone());
+        }
+    }
+    seen
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<(), (&'static str, String)> {
@@ -399,6 +485,38 @@ roots = ["certs/ca.pem", { trust-domain = "partner.example", file = "certs/partn
         assert_eq!(listener.roots[0], (None, "/etc/exocom/certs/ca.pem".into()));
         assert_eq!(listener.roots[1].0.as_deref(), Some("partner.example"));
         assert_eq!(config.limits.payload_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn operators_are_believed_by_the_listeners_roots_or_by_their_own() {
+        let admin = |more: &str| {
+            let text = format!(
+                "{GOOD}crls = [\"a.crl\"]\n[listener.two]\naddress = \"127.0.0.1:1\"\n\
+                roots = [\"certs/ca.pem\", \"two.pem\"]\n{more}"
+            );
+            Config::parse(Path::new("x.toml"), &text).map(|config| config.admin)
+        };
+        assert!(admin("").unwrap().is_none());
+        let all = admin("[admin]\nlisten = \"127.0.0.1:4223\"").unwrap().unwrap();
+        let files = |admin: &ListenerConfig| -> Vec<String> {
+            let files = admin
+                .roots
+                .iter()
+                .map(|(_, file)| file)
+                .chain(admin.crls.iter().flatten());
+            files.map(|file| file.display().to_string()).collect()
+        };
+        assert_eq!(
+            files(&all),
+            ["certs/ca.pem", "certs/partner.pem", "two.pem", "a.crl"]
+        );
+        let own = admin("[admin]\nlisten = \"127.0.0.1:4223\"\nroots = [\"o.pem\"]")
+            .unwrap()
+            .unwrap();
+        assert_eq!(files(&own), ["o.pem"]);
+        assert!(own.crls.is_none());
+        let error = admin("[admin]\nlisten = \"127.0.0.1:4223\"\ncrls = [\"o.crl\"]").unwrap_err();
+        assert!(error.to_string().contains("add roots"), "{error}");
     }
 
     #[test]

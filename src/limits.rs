@@ -279,5 +279,24 @@ pub const SEGMENT_BYTES: usize = 16 << 20;
 /// Tracked messages kept in memory, in bytes, so that they need not be read from disk again.
 pub const STORE_CACHE_BYTES_MAX: usize = 64 << 20;
 
-/// A request to the admin socket, in bytes.
+/// A request of an operator, in bytes.
 pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Connections of operators at once, through the admin socket and through the admin listener each.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Connections through the admin listener, at once, of those whose certificate is good and who are no operators: each
+/// hears why it is refused, and no more than these at a time.
+pub const ADMIN_STRANGERS_MAX: usize = 8;
+
+/// From the end of one request of an operator to the head of the next, in milliseconds.
+pub const ADMIN_HEAD_MS_MAX: u64 = 30_000;
+
+/// How long somebody who is no operator may take to ask and be refused, in milliseconds.
+pub const ADMIN_STRANGER_MS_MAX: u64 = 5_000;
+
+/// How long a command waits for the broker's answer, in milliseconds.
+pub const ADMIN_ANSWER_MS_MAX: u64 = 60_000;
+
+/// A name or reason that an operator gives, in bytes: some lines.
+pub const ADMIN_TEXT_BYTES_MAX: usize = 512;

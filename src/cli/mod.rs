@@ -1,5 +1,6 @@
 //! The commands, one file a verb. They talk to people: all printing is here and in `main`.
 
+pub mod admin;
 pub mod authority;
 pub mod bench;
 pub mod certs;

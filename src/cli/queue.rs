@@ -1,13 +1,11 @@
 //! `exocom queue`: what waits for services, and the dead letters.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::serve::{read_config, runtime};
-use crate::console::admin;
+use crate::cli::admin::AdminArgs;
 use crate::console::queue::{QueueAnswer, QueueVerb};
 
 /// Looks after tracked messages: queues and dead letters.
@@ -16,7 +14,8 @@ use crate::console::queue::{QueueAnswer, QueueVerb};
     long_about = "Looks after tracked messages, those whose policy says delivery = \"at-least-once\": what waits for \
         each service, and the dead letters, which were given up and are kept for you.\n\n\
         A message becomes a dead letter when all its attempts failed, when it expired, or when its receiver refused \
-        it for good. Replay it when the cause is gone, or drop it. Both are logged with who and why.",
+        it for good. Replay it when the cause is gone, or drop it. Both are logged with who and why.\n\n\
+        Operators need view to list and show, replay to replay, drop and purge.",
     after_long_help = "Examples:\n  \
         exocom queue list\n  \
         exocom queue show 4711 --payload\n  \
@@ -28,15 +27,11 @@ use crate::console::queue::{QueueAnswer, QueueVerb};
 pub struct QueueArgs {
     #[command(subcommand)]
     command: Command,
-    /// The admin socket; otherwise that of the configuration
-    #[arg(long, value_name = "SOCKET", global = true)]
-    admin: Option<PathBuf>,
-    /// The configuration file that names the socket
-    #[arg(long, value_name = "FILE", default_value = "exocom.toml", global = true)]
-    config: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,11 +75,7 @@ struct Which {
 
 /// Does it.
 pub fn run(args: &QueueArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let socket = match &args.admin {
-        Some(socket) => socket.clone(),
-        None => read_config(&args.config)?.admin_socket,
-    };
-    let answer = runtime()?.block_on(admin::queue(&socket, &args.command.verb()))?;
+    let answer: QueueAnswer = args.admin.post("/v1/queue", &args.command.verb())?;
     let refused = matches!(answer, QueueAnswer::Refused { .. });
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &answer)?;
@@ -103,7 +94,6 @@ pub fn run(args: &QueueArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow
 
 impl Command {
     fn verb(&self) -> QueueVerb {
-        let who = who();
         match self {
             Self::List => QueueVerb::List,
             Self::Show { seq, payload } => QueueVerb::Show {
@@ -113,29 +103,17 @@ impl Command {
             Self::Replay(which) => QueueVerb::Replay {
                 seq: which.seq,
                 service: which.service.clone(),
-                who,
                 why: which.why.clone(),
             },
             Self::Drop(which) => QueueVerb::Drop {
                 seq: which.seq,
                 service: which.service.clone(),
-                who,
                 why: which.why.clone(),
             },
             Self::Purge { service, why } => QueueVerb::Purge {
                 service: service.clone(),
-                who,
                 why: why.clone(),
             },
         }
     }
-}
-
-/// Who asks. The socket lets in only the user that runs the broker, so this tells people apart who share it, and is
-/// believed as far as that.
-fn who() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok());
-    user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

@@ -1,32 +1,44 @@
-//! The admin socket: HTTP/1 over a Unix socket, and the client that the commands use.
+//! The broker's side of the operators' interface: HTTP/1 over the admin socket, or over whatever connection with an
+//! operator the floor above has made.
+//!
+//! Each route names its verb and goes through the [`Gate`]; none does anything before the gate lets it. Nothing here
+//! knows TLS.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::response::Json;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::process::{geteuid, umask};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
+use crate::console::USER_HEADER;
+use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::status::Status;
-use crate::limits::ADMIN_REQUEST_BYTES_MAX;
+use crate::limits::{
+    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_MS_MAX, ADMIN_REQUEST_BYTES_MAX, ADMIN_TEXT_BYTES_MAX,
+};
+use crate::wire::printable;
 
-/// An answer larger than this is not one, in bytes.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
-
-/// What the socket gives access to.
+/// What the interface gives access to.
 #[derive(Clone)]
 pub struct Access {
+    /// Where every action passes.
+    pub gate: Arc<Gate>,
     /// Takes a snapshot of the broker.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Carries out an order about the queues; `None` where there is no store.
@@ -47,7 +59,7 @@ pub struct AdminSocket {
 #[derive(Debug)]
 struct SocketFile(PathBuf);
 
-/// Why the admin socket cannot be opened, or a command cannot speak to it.
+/// Why the admin socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Another broker answers there.
@@ -65,24 +77,6 @@ pub enum AdminError {
         path: PathBuf,
         /// What the system says.
         error: io::Error,
-    },
-    /// Nobody listens.
-    #[error(
-        "{path}: no broker answers there: {error}; is it running? `exocom serve` and `exocom dev` make this socket"
-    )]
-    Connect {
-        /// The socket's path.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Something else listens.
-    #[error("{path}: what answers there is not this version of ExoCom: {reason}")]
-    Answer {
-        /// The socket's path.
-        path: PathBuf,
-        /// What was wrong with the answer.
-        reason: String,
     },
 }
 
@@ -112,25 +106,140 @@ impl AdminSocket {
         Ok(Self { listener, file })
     }
 
-    /// Answers until the task is dropped.
-    pub async fn serve(self, access: Access) -> io::Result<()> {
+    /// Answers until the task is dropped. Only root and the broker's own user are heard, whatever has become of the
+    /// file's mode.
+    pub async fn serve(self, access: Access) {
         let _file = self.file;
-        let status = async |State(access): State<Access>| Json((access.status)());
-        let queue = async |State(access): State<Access>, Json(verb): Json<QueueVerb>| {
-            Json(match &access.queue {
-                Some(carry_out) => carry_out(verb).await,
-                None => QueueAnswer::refused(
-                    "this broker has no store; add [store] with folder = \"store\" to its configuration",
-                ),
-            })
-        };
-        let router = Router::new()
-            .route("/v1/status", get(status))
-            .route("/v1/queue", post(queue))
-            .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
-            .with_state(access);
-        axum::serve(self.listener, router).await
+        let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "the admin socket cannot accept; trying again in 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            match local_user(&stream) {
+                Ok(uid) => {
+                    let answering = answer(stream, Who::Local { uid, says: None }, access.clone());
+                    tokio::spawn(async move {
+                        answering.await;
+                        drop(place);
+                    });
+                }
+                Err(reason) => tracing::warn!(reason, "operator refused at the admin socket"),
+            }
+        }
     }
+}
+
+/// The user at the other end, if they may speak.
+fn local_user(stream: &UnixStream) -> Result<u32, String> {
+    let peer = stream
+        .peer_cred()
+        .map_err(|error| format!("the system does not say who it is: {error}"))?;
+    let own = geteuid().as_raw();
+    match peer.uid() {
+        uid if uid == own || uid == 0 => Ok(uid),
+        uid => Err(format!(
+            "uid {uid} is neither root nor the broker's own user (uid {own})"
+        )),
+    }
+}
+
+/// Answers the requests that come over one connection with somebody, until it ends.
+pub async fn answer<IO>(io: IO, who: Who, access: Access)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let name = who.to_string();
+    let service = TowerToHyperService::new(router(Caller { who, access }));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(ADMIN_HEAD_MS_MAX))
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(who = name, %error, "an operator's connection ended");
+    }
+}
+
+/// Who asks, and what for.
+#[derive(Clone)]
+struct Caller {
+    who: Who,
+    access: Access,
+}
+
+impl Caller {
+    /// Through the gate, as an HTTP answer.
+    async fn action<T>(
+        &self,
+        headers: &HeaderMap,
+        asked: Asked,
+        work: impl Future<Output = Done<T>>,
+    ) -> Result<Json<T>, NotAllowed> {
+        let who = self.named(headers);
+        self.access.gate.action(&who, &asked, work).await.map(Json)
+    }
+
+    /// Who asks, with what a local user calls themselves.
+    fn named(&self, headers: &HeaderMap) -> Who {
+        let mut who = self.who.clone();
+        if let Who::Local { says, .. } = &mut who {
+            *says = headers
+                .get(USER_HEADER)
+                .map(|user| printable(user.as_bytes(), ADMIN_TEXT_BYTES_MAX));
+        }
+        who
+    }
+}
+
+impl IntoResponse for NotAllowed {
+    fn into_response(self) -> Response {
+        (StatusCode::FORBIDDEN, Json(self)).into_response()
+    }
+}
+
+fn router(caller: Caller) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/queue", post(queue))
+        .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
+        .with_state(caller)
+}
+
+async fn status(State(caller): State<Caller>, headers: HeaderMap) -> Result<Json<Status>, NotAllowed> {
+    let work = async {
+        Done {
+            answer: (caller.access.status)(),
+            outcome: Ok("shown".to_owned()),
+        }
+    };
+    caller.action(&headers, Asked::look("status"), work).await
+}
+
+async fn queue(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Json(verb): Json<QueueVerb>,
+) -> Result<Json<QueueAnswer>, NotAllowed> {
+    let asked = verb.asked();
+    let work = async {
+        let answer = match &caller.access.queue {
+            Some(carry_out) => carry_out(verb).await,
+            None => QueueAnswer::refused(
+                "this broker has no store; add [store] with folder = \"store\" to its configuration",
+            ),
+        };
+        let outcome = answer.outcome();
+        Done { answer, outcome }
+    };
+    caller.action(&headers, asked, work).await
 }
 
 impl Drop for SocketFile {
@@ -138,61 +247,5 @@ impl Drop for SocketFile {
         if let Err(error) = std::fs::remove_file(&self.0) {
             tracing::debug!(path = %self.0.display(), %error, "the admin socket's file was gone already");
         }
-    }
-}
-
-/// Asks a running broker for its status.
-pub async fn status(socket: &Path) -> Result<Status, AdminError> {
-    let request = hyper::Request::get("/v1/status").body(Full::default());
-    ask(socket, request).await
-}
-
-/// Gives a running broker an order about its queues.
-pub async fn queue(socket: &Path, verb: &QueueVerb) -> Result<QueueAnswer, AdminError> {
-    let body = serde_json::to_vec(verb).expect("a verb is plain data");
-    let request = hyper::Request::post("/v1/queue")
-        .header("content-type", "application/json")
-        .body(Full::from(body));
-    ask(socket, request).await
-}
-
-async fn ask<T: serde::de::DeserializeOwned>(
-    socket: &Path,
-    request: Result<hyper::Request<Full<Bytes>>, hyper::http::Error>,
-) -> Result<T, AdminError> {
-    let answer = |reason: String| AdminError::Answer {
-        path: socket.to_owned(),
-        reason,
-    };
-    let mut request = request.expect("a fixed request is well formed");
-    request
-        .headers_mut()
-        .insert("host", hyper::header::HeaderValue::from_static("exocom"));
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| AdminError::Connect {
-            path: socket.to_owned(),
-            error,
-        })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| answer(error.to_string()))?;
-    let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| answer(error.to_string()))?;
-        if !response.status().is_success() {
-            return Err(answer(format!("status {}", response.status())));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await;
-        let bytes = body.map_err(|error| answer(error.to_string()))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|error| answer(error.to_string()))
-    };
-    tokio::select! {
-        result = exchange => result,
-        ended = connection => Err(answer(ended.err().map_or("closed early".to_owned(), |error| error.to_string()))),
     }
 }

@@ -1,7 +1,13 @@
-//! The operators' interface: HTTP over a Unix socket, which only the broker's own user may open.
+//! The operators' interface: HTTP over a Unix socket, or over mutual TLS.
 //!
-//! It reads snapshots and (in time) sends commands; it never touches a connection's state itself.
+//! It reads snapshots and sends commands; it never touches a connection's state itself, and nothing is done before
+//! [`action`] has let it pass.
 
+pub mod action;
 pub mod admin;
+pub mod client;
 pub mod queue;
 pub mod status;
+
+/// What a local user calls themselves.
+const USER_HEADER: &str = "exocom-user";

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::console::action::Asked;
+use crate::policy::Capability;
+
 /// What an operator asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
@@ -23,8 +26,6 @@ pub enum QueueVerb {
         seq: Option<u64>,
         /// Those of this service.
         service: Option<String>,
-        /// Who asks.
-        who: String,
         /// Why.
         why: Option<String>,
     },
@@ -34,8 +35,6 @@ pub enum QueueVerb {
         seq: Option<u64>,
         /// Those of this service.
         service: Option<String>,
-        /// Who asks.
-        who: String,
         /// Why.
         why: Option<String>,
     },
@@ -43,8 +42,6 @@ pub enum QueueVerb {
     Purge {
         /// The service.
         service: String,
-        /// Who asks.
-        who: String,
         /// Why.
         why: Option<String>,
     },
@@ -83,7 +80,42 @@ pub enum QueueAnswer {
     },
 }
 
+impl QueueVerb {
+    /// What is asked, for the gate: to look, `view`; to change something, `replay`.
+    pub fn asked(&self) -> Asked {
+        let change = |verb: &'static str, about: &str, why: &Option<String>| {
+            Asked::change(verb, Capability::Replay, about, why.as_deref())
+        };
+        let which = |seq: &Option<u64>, service: &Option<String>| match (seq, service) {
+            (Some(seq), Some(service)) => format!("message {seq} of {service}"),
+            (Some(seq), None) => format!("message {seq}"),
+            (None, Some(service)) => format!("dead letters of {service}"),
+            (None, None) => "all dead letters".to_owned(),
+        };
+        match self {
+            Self::List => Asked::look("queue list"),
+            Self::Show { seq, payload } => Asked {
+                about: format!("message {seq}{}", if *payload { " with its payload" } else { "" }),
+                is_grave: *payload,
+                ..Asked::look("queue show")
+            },
+            Self::Replay { seq, service, why } => change("queue replay", &which(seq, service), why),
+            Self::Drop { seq, service, why } => change("queue drop", &which(seq, service), why),
+            Self::Purge { service, why } => change("queue purge", service, why),
+        }
+    }
+}
+
 impl QueueAnswer {
+    /// What was done, or why not, for the log.
+    pub fn outcome(&self) -> Result<String, String> {
+        match self {
+            Self::Queues { .. } | Self::Message(_) => Ok("shown".to_owned()),
+            Self::Changed { count } => Ok(format!("{count} done")),
+            Self::Refused { reason } => Err(reason.clone()),
+        }
+    }
+
     /// It was not done, for this reason.
     pub fn refused(reason: &str) -> Self {
         Self::Refused {

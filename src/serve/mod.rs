@@ -2,6 +2,7 @@
 
 mod keeper;
 mod operate;
+mod operators;
 mod policy;
 mod post;
 
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
-use crate::console::admin::{Access, AdminError, AdminSocket, QueueOrders};
+use crate::console::admin::{AdminError, AdminSocket};
 use crate::console::status::{ConnectionStatus, FlowStatus, ListenerStatus, PolicyStatus, Status};
 use crate::delivery::Bounds;
 use crate::disk;
@@ -51,18 +52,18 @@ pub enum ServeError {
     #[error(transparent)]
     Policy(#[from] PolicyLoadError),
     /// A certificate, key or root cannot be used.
-    #[error("[listener.{listener}] {error}")]
+    #[error("[{section}] {error}")]
     Tls {
-        /// The listener.
-        listener: String,
+        /// The listener's section of the configuration.
+        section: String,
         /// What is wrong.
         error: TlsConfigError,
     },
     /// A port cannot be opened.
-    #[error("[listener.{listener}] cannot listen on {address}: {error}{}", remedy(.error))]
+    #[error("[{section}] cannot listen on {address}: {error}{}", remedy(.error))]
     Bind {
-        /// The listener.
-        listener: String,
+        /// The listener's section of the configuration.
+        section: String,
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -115,6 +116,8 @@ struct Shared {
     broker: Arc<Broker>,
     config: Config,
     listeners: Vec<Arc<Listener>>,
+    /// The port for operators, if there is one.
+    admin: Option<Arc<Listener>>,
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
@@ -126,26 +129,16 @@ impl Server {
         let compiled = load_policy(&config.policy, config.store.is_some())?;
         log_warnings(&compiled);
         let policy = compiled.policy;
-        let mut listeners = Vec::new();
-        let mut sockets = Vec::new();
-        for listener in &config.listeners {
-            let tls = load_tls(&config, listener, policy.trust_domain())?;
-            let failed = |error| ServeError::Bind {
-                listener: listener.name.clone(),
-                address: listener.address,
-                error,
-            };
-            let socket = bind(listener.address).map_err(failed)?;
-            let address = socket.local_addr().map_err(failed)?;
-            listeners.push(Arc::new(Listener {
-                name: listener.name.clone(),
-                zone: listener.zone.as_deref().map(Arc::from),
-                address,
-                tls: ArcSwap::from_pointee(tls),
-            }));
-            sockets.push(socket);
-        }
-        let admin = AdminSocket::bind(&config.admin_socket)?;
+        let listen = |listener: &ListenerConfig| listen(&config, listener, policy.trust_domain());
+        let (listeners, sockets): (Vec<_>, Vec<_>) = config
+            .listeners
+            .iter()
+            .map(listen)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        let (admin_listener, admin_port) = config.admin.as_ref().map(listen).transpose()?.unzip();
+        let admin_socket = AdminSocket::bind(&config.admin_socket)?;
         let services = policy.services().len();
         let version = policy.version().to_owned();
         let store = config
@@ -189,22 +182,25 @@ impl Server {
             broker,
             config,
             listeners,
+            admin: admin_listener,
             refused_change: Mutex::default(),
             policy_seen: Mutex::default(),
         });
-        let status = Arc::clone(&shared);
-        let access = Access {
-            status: Arc::new(move || status.status()),
-            queue: keeper.as_ref().map(queue_orders),
-        };
-        let admin = tokio::spawn(admin.serve(access)).abort_handle();
+        let access = operators::access(&shared, keeper.as_ref());
         let (watcher, reloading) = watch(&shared);
+        let mut watching = vec![reloading];
+        if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {
+            let broker = Arc::clone(&shared.broker);
+            let task = operators::accept(Arc::clone(listener), port, broker, access.clone());
+            watching.push(tokio::spawn(task).abort_handle());
+            tracing::info!(address = %listener.address, "operators may connect");
+        }
+        watching.push(tokio::spawn(admin_socket.serve(access)).abort_handle());
         for listener in &shared.listeners {
             let zone = listener.zone.as_deref().unwrap_or("all");
             tracing::info!(listener = listener.name, address = %listener.address, zone, "listening");
         }
         tracing::info!(policy = version, services, "ready");
-        let watching = vec![admin, reloading];
         Ok(Self {
             shared,
             lame_duck_ms,
@@ -290,7 +286,8 @@ impl Server {
 impl Shared {
     fn reload_tls(&self) {
         let policy = self.broker.world.policy();
-        for (listener, config) in self.listeners.iter().zip(&self.config.listeners) {
+        let configs = self.config.listeners.iter().chain(&self.config.admin);
+        for (listener, config) in self.listeners.iter().chain(&self.admin).zip(configs) {
             match load_tls(&self.config, config, policy.trust_domain()) {
                 Ok(tls) => listener.tls.store(Arc::new(tls)),
                 Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error}"),
@@ -369,6 +366,28 @@ impl Shared {
     }
 }
 
+/// Opens a listener's port.
+fn listen(
+    config: &Config,
+    listener: &ListenerConfig,
+    trust_domain: &str,
+) -> Result<(Arc<Listener>, TcpListener), ServeError> {
+    let tls = load_tls(config, listener, trust_domain)?;
+    let failed = |error| ServeError::Bind {
+        section: listener.section.clone(),
+        address: listener.address,
+        error,
+    };
+    let socket = bind(listener.address).map_err(failed)?;
+    let listener = Listener {
+        name: listener.name.clone(),
+        zone: listener.zone.as_deref().map(Arc::from),
+        address: socket.local_addr().map_err(failed)?,
+        tls: ArcSwap::from_pointee(tls),
+    };
+    Ok((Arc::new(listener), socket))
+}
+
 fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> Result<TlsServer, ServeError> {
     let roots = listener
         .roots
@@ -382,7 +401,7 @@ fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> R
         lifetime_max_days: config.limits.certificate_life_days,
     };
     files.load().map_err(|error| ServeError::Tls {
-        listener: listener.name.clone(),
+        section: listener.section.clone(),
         error,
     })
 }
@@ -430,14 +449,6 @@ fn open_store(store: &StoreConfig, config: &Config) -> Result<Store<Folder>, Ser
         "store opened"
     );
     Ok(opened_store)
-}
-
-fn queue_orders(keeper: &Keeper) -> QueueOrders {
-    let counter = keeper.counter();
-    Arc::new(move |verb| {
-        let counter = counter.clone();
-        Box::pin(async move { counter.order(verb).await })
-    })
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

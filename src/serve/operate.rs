@@ -20,35 +20,19 @@ pub(super) fn carry_out(
     let answer = match verb {
         QueueVerb::List => return Ok(list(store, is_disk_full, now_ms)),
         QueueVerb::Show { seq, payload } => return Ok(show(store, Seq(seq), payload)),
-        QueueVerb::Replay {
-            seq,
-            service,
-            who,
-            why,
-        } => {
+        QueueVerb::Replay { seq, service, .. } => {
             let replayed = each_dead(store, seq, service.as_deref(), |store, seq, receiver| {
                 store.replay(seq, receiver, now_ms)
             });
-            tracing::info!(replayed, seq, service, who, why, "dead letters replayed");
             changed(replayed, "dead letter")
         }
-        QueueVerb::Drop {
-            seq,
-            service,
-            who,
-            why,
-        } => {
+        QueueVerb::Drop { seq, service, .. } => {
             let dropped = each_dead(store, seq, service.as_deref(), |store, seq, receiver| {
                 store.drop_dead(seq, receiver)
             });
-            tracing::warn!(dropped, seq, service, who, why, "dead letters dropped");
             changed(dropped, "dead letter")
         }
-        QueueVerb::Purge { service, who, why } => {
-            let purged = store.purge(&service).len();
-            tracing::warn!(purged, service, who, why, "queue purged");
-            changed(purged, "waiting message")
-        }
+        QueueVerb::Purge { service, .. } => changed(store.purge(&service).len(), "waiting message"),
     };
     store.commit()?;
     if !store.is_all_written() {

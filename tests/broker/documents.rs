@@ -254,6 +254,7 @@ fn every_key_of_the_configuration_is_documented() {
     for name in [
         "struct RawConfig",
         "struct RawTls",
+        "struct RawAdmin",
         "struct RawListener",
         "struct RawStore",
         "pub struct LimitsConfig",

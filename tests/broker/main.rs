@@ -21,6 +21,7 @@ mod hostile;
 mod identity;
 mod late_replies;
 mod nats_server;
+mod operators;
 mod oracle;
 mod pages;
 #[cfg(target_os = "linux")]
