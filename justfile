@@ -39,3 +39,7 @@ demo:
 # A million lives of the store, and every bit of a mebibyte of its log: some quarter of an hour.
 sim-nightly:
     EXOCOM_SIM_SEEDS=1000000 EXOCOM_SIM_BITS=all scripts/test sim
+
+# Differences of policies against trying every name, on a million random pairs: some minutes.
+diff-nightly:
+    EXOCOM_DIFF_PAIRS=1000000 cargo test --release --lib review::tests::brute_force

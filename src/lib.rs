@@ -15,6 +15,7 @@ pub mod limits;
 pub mod net;
 pub mod policy;
 pub mod policy_files;
+pub mod review;
 pub mod serve;
 pub mod traffic;
 pub mod wire;

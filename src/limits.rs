@@ -141,6 +141,10 @@ pub const INBOX_PATTERNS_PER_CONNECTION_MAX: usize = 64;
 /// can repeat one mistake a million times.
 pub const POLICY_DIAGNOSTICS_MAX: usize = 200;
 
+/// Branches of one search for a name that one policy allows and another does not. Only a policy that spells out every
+/// token of one letter at one place branches at all; without this bound it could do so without end.
+pub const REVIEW_STEPS_MAX: usize = 10_000;
+
 /// The shortest time that a policy can name, in milliseconds: zero would mean "never" to one reader and "at once"
 /// to the next.
 pub const POLICY_TIME_MS_MIN: u64 = 1;

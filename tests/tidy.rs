@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["serve", "bench"],
     &["net", "disk", "console", "config", "policy_files"],
     &["exchange"],
-    &["delivery"],
+    &["delivery", "review"],
     &["policy", "traffic", "audit"],
     &["identity"],
     &["wire"],
@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
 
 /// The rooms that decide. Time, bytes and randomness come in as arguments.
 const PURE: &[&str] = &[
-    "exchange", "delivery", "policy", "traffic", "audit", "identity", "wire", "limits",
+    "exchange", "delivery", "review", "policy", "traffic", "audit", "identity", "wire", "limits",
 ];
 
 /// What a pure room never names.

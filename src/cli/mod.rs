@@ -71,7 +71,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Look after tracked messages: what waits, and the dead letters
     Queue(queue::QueueArgs),
-    /// Check a policy
+    /// Check, compare and explain policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Certs(certs::CertsArgs),
@@ -94,8 +94,14 @@ impl Cli {
             Command::Status(args) => status::run(&args, &mut out),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
             Command::Policy(command) => {
-                let colour = err.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                Ok(policy::run(&command, &mut out, &mut err, colour)?)
+                let colours = std::env::var_os("NO_COLOR").is_none();
+                let mut streams = policy::Streams {
+                    out_colour: colours && out.is_terminal(),
+                    err_colour: colours && err.is_terminal(),
+                    out: &mut out,
+                    err: &mut err,
+                };
+                Ok(policy::run(&command, &mut streams)?)
             }
             Command::Certs(args) => certs::run(&args, Clock::unix_s(), &mut out, &mut err),
             Command::Dev(args) => dev::run(&args),

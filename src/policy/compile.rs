@@ -14,7 +14,7 @@ use super::grants::{GrantTrie, ServiceId};
 use super::lint;
 use super::parse::{self, RawPolicy, RawService};
 use super::source::{Rule, Source, Sources, Span, Spanned};
-use super::terms::{Terms, TermsTable};
+use super::terms::{Settings, Terms, TermsTable};
 use crate::limits::POLICY_BYTES_MAX;
 use crate::wire::name::{MessageName, Pattern};
 
@@ -31,6 +31,7 @@ pub struct Policy {
     pub(super) receives: GrantTrie,
     pub(super) receives_except: GrantTrie,
     pub(super) terms: TermsTable,
+    messages: Vec<Message>,
 }
 
 /// A policy that was taken, and what somebody should look at.
@@ -66,6 +67,14 @@ pub struct Grant {
     pub pattern: Pattern,
     /// The line.
     pub rule: Rule,
+}
+
+/// A `[message]` table of the policy.
+#[derive(Debug)]
+pub struct Message {
+    pattern: Pattern,
+    rule: Rule,
+    settings: Settings,
 }
 
 /// An operator that the policy lists.
@@ -139,12 +148,26 @@ impl Policy {
                 let rule = delivery.as_ref().map(|delivery| sources.rule(delivery.span));
                 (&message.pattern.value, message.settings.values(), rule)
             })),
+            messages: raw
+                .messages
+                .iter()
+                .map(|message| Message {
+                    pattern: message.pattern.value.clone(),
+                    rule: sources.rule(message.pattern.span),
+                    settings: message.settings.values(),
+                })
+                .collect(),
         }
     }
 
     /// A short hash of the files' names and texts, in hexadecimal. Equal for equal files in any order.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The line that gives the trust domain.
+    pub fn trust_domain_rule(&self) -> &Rule {
+        &self.trust_domain_rule
     }
 
     /// The trust domain of every identity that the policy knows.
@@ -167,6 +190,11 @@ impl Policy {
     /// All operators.
     pub fn operators(&self) -> impl ExactSizeIterator<Item = &Operator> {
         self.operators.iter()
+    }
+
+    /// All `[message]` tables.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = &Message> {
+        self.messages.iter()
     }
 
     /// How a message travels: each key from the most specific `[message]` pattern that sets it. Patterns are
@@ -197,6 +225,11 @@ impl Service {
         self.zone.as_ref().map(|zone| &zone.name)
     }
 
+    /// The line that gives its zone, if it belongs to one.
+    pub fn zone_rule(&self) -> Option<&Rule> {
+        self.zone.as_ref().map(|zone| &zone.rule)
+    }
+
     /// What it may send.
     pub fn sends(&self) -> &[Grant] {
         &self.sends
@@ -210,6 +243,23 @@ impl Service {
     /// What it may not receive although a pattern of [`Self::receives`] matches.
     pub fn receives_except(&self) -> &[Grant] {
         &self.receives_except
+    }
+}
+
+impl Message {
+    /// Which messages it is about.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// The line that opens it.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Every key with its value as it is written in a policy, where the table sets it.
+    pub fn written(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
+        self.settings.written().into_iter()
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::compile::{Operator, Policy, Service};
 use super::grants::ServiceId;
 use super::source::Rule;
@@ -14,12 +16,32 @@ use crate::identity::{Identity, Role};
 use crate::wire::name::{MessageName, Pattern};
 
 /// What a service wants to do with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Publish it.
     Send,
     /// Have it delivered.
     Receive,
+}
+
+impl Action {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Send, Self::Receive];
+
+    /// The verb.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Evidence that one message may pass, and how it travels.
@@ -74,7 +96,8 @@ impl Admission {
 }
 
 /// What an operator may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Capability {
     /// `view`: read traffic, alarms, dead letters and the audit log.
     View,

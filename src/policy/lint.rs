@@ -13,7 +13,7 @@ use super::parse::{RawMessage, RawPolicy, RawService};
 use super::source::{Span, Spanned};
 use super::terms::{Delivery, Kind, Settings};
 use super::trie::PatternTrie;
-use crate::wire::name::{MessageName, Pattern, Token};
+use crate::wire::name::{MessageName, Pattern};
 
 /// Looks for all of them. The services of both arguments stand in the same order.
 pub(super) fn lint(raw: &RawPolicy, policy: &Policy, findings: &mut Findings<'_>) {
@@ -262,7 +262,7 @@ fn keys_without_effect(
 
 /// The settings of all names that a pattern matches, but for narrower patterns: of those that include it.
 fn inherited(wider: &mut [&RawMessage]) -> Settings {
-    wider.sort_by_key(|other| specificity(&other.pattern.value));
+    wider.sort_by_key(|other| other.pattern.value.specificity());
     let mut settings = Settings::default();
     for other in wider {
         settings.fill_from(&other.settings.values());
@@ -270,52 +270,13 @@ fn inherited(wider: &mut [&RawMessage]) -> Settings {
     settings
 }
 
-/// Smaller is more specific, among patterns that match the same name.
-fn specificity(pattern: &Pattern) -> Vec<u8> {
-    let rank = |token| match token {
-        Token::Literal(_) => 0,
-        Token::One => 1,
-        Token::Rest => 2,
-    };
-    pattern.tokens().map(rank).collect()
-}
-
 /// Whether a service receives a name that both patterns match, its exceptions taken away.
 fn something_is_left(service: &Service, sent: &Pattern, received: &Pattern) -> bool {
     let excepts = service.receives_except.iter().map(|except| &except.pattern);
     service.receives_except.is_empty()
-        || common(sent, received).is_none_or(|common| !common.is_included_in(excepts))
-}
-
-/// The pattern of the names that both of two overlapping patterns match; `None` where it would be too long to
-/// be one.
-fn common(a: &Pattern, b: &Pattern) -> Option<Pattern> {
-    let (mut left, mut right) = (a.tokens().peekable(), b.tokens().peekable());
-    let mut tokens = Vec::new();
-    let mut push = |token| {
-        tokens.push(match token {
-            Token::Literal(literal) => literal,
-            Token::One => "*",
-            Token::Rest => ">",
-        });
-    };
-    loop {
-        match (left.peek().copied(), right.peek().copied()) {
-            (Some(Token::Rest), _) => {
-                right.for_each(&mut push);
-                break;
-            }
-            (_, Some(Token::Rest)) => {
-                left.for_each(&mut push);
-                break;
-            }
-            (Some(Token::One), Some(token)) | (Some(token), _) => push(token),
-            (None, _) => break,
-        }
-        left.next();
-        right.next();
-    }
-    Pattern::new(&tokens.join(".")).ok()
+        || sent
+            .common(received)
+            .is_some_and(|common| !common.is_included_in(excepts))
 }
 
 fn break_if(found: bool) -> ControlFlow<()> {

@@ -23,10 +23,11 @@ mod tests;
 mod trie;
 mod value;
 
-pub use compile::{Compiled, Grant, Operator, Policy, Service};
+pub use compile::{Compiled, Grant, Message, Operator, Policy, Service};
 pub use decide::{
     Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity, shown};
 pub use source::{Rule, Source, SourceError};
+pub use suggest::did_you_mean;
 pub use terms::{Audit, Backoff, Delivery, Kind, Terms};

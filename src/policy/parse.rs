@@ -15,7 +15,7 @@ use super::diagnostic::{Findings, quote};
 use super::source::{Sources, Span, Spanned};
 use super::suggest::did_you_mean;
 use super::syntax;
-use super::terms::{Audit, Delivery, Kind, RawSettings};
+use super::terms::{AUDITS, DELIVERIES, KINDS, RawSettings};
 use super::value::{self, BadValue};
 use crate::limits::{ACK_WITHIN_MS_MAX, ATTEMPTS_MAX, EXPIRES_MS_MAX, REPLY_WITHIN_MS_MAX};
 use crate::wire::name::{NameError, Pattern};
@@ -64,12 +64,6 @@ const MESSAGE_KEYS: [&str; 9] = [
     "payload-max",
 ];
 const OPERATOR_KEYS: [&str; 1] = ["may"];
-const KINDS: [(&str, Kind); 2] = [("command", Kind::Command), ("event", Kind::Event)];
-const DELIVERIES: [(&str, Delivery); 2] = [
-    ("at-most-once", Delivery::AtMostOnce),
-    ("at-least-once", Delivery::AtLeastOnce),
-];
-const AUDITS: [(&str, Audit); 2] = [("flow", Audit::Flow), ("each", Audit::Each)];
 const VERSION_READ: &str = "1";
 
 /// Reads all files. What is missing altogether is noted only where every file is TOML: else it may be there.

@@ -1,7 +1,7 @@
 //! The word that was probably meant.
 
 /// The closest of the allowed words, if it is close: a letter or two wrong, missing, added or swapped.
-pub(super) fn did_you_mean<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
+pub fn did_you_mean<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
     const LETTERS_MAX: usize = 40;
     if word.len() > LETTERS_MAX {
         return None;

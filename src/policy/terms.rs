@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::source::{Rule, Spanned};
 use super::trie::PatternTrie;
+use super::value;
 use crate::wire::name::{MessageName, Pattern};
 
 /// What a message is for.
@@ -92,6 +93,25 @@ impl Default for Terms {
     }
 }
 
+impl Terms {
+    /// Every key of `[message]` with its value, both as they are written in a policy; none for a `payload-max` that
+    /// is the broker's own.
+    pub fn written(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
+        let all = Settings {
+            kind: Some(self.kind),
+            delivery: Some(self.delivery),
+            reply_within: Some(self.reply_within),
+            ack_within: Some(self.ack_within),
+            attempts: Some(self.attempts),
+            backoff: Some(self.backoff),
+            expires: Some(self.expires),
+            audit: Some(self.audit),
+            payload_max: self.payload_max,
+        };
+        all.written().into_iter()
+    }
+}
+
 /// The keys that one `[message]` table sets, with their places.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RawSettings {
@@ -154,6 +174,29 @@ impl Settings {
         self.payload_max = self.payload_max.or(wider.payload_max);
     }
 
+    /// Every key with its value as it is written, where it is set.
+    pub(super) fn written(&self) -> [(&'static str, Option<String>); 9] {
+        let time = |time: Duration| value::show_ms(time.as_millis() as u64);
+        [
+            ("kind", self.kind.map(|kind| word(&KINDS, kind))),
+            (
+                "delivery",
+                self.delivery.map(|delivery| word(&DELIVERIES, delivery)),
+            ),
+            ("reply-within", self.reply_within.map(time)),
+            ("ack-within", self.ack_within.map(time)),
+            ("attempts", self.attempts.map(|attempts| attempts.to_string())),
+            (
+                "backoff",
+                self.backoff
+                    .map(|backoff| format!("{}..{}", time(backoff.first), time(backoff.longest))),
+            ),
+            ("expires", self.expires.map(time)),
+            ("audit", self.audit.map(|audit| word(&AUDITS, audit))),
+            ("payload-max", self.payload_max.map(value::show_size)),
+        ]
+    }
+
     /// The keys that are set, and the defaults of the others.
     pub(super) fn or_default(&self) -> Terms {
         let default = Terms::default();
@@ -169,6 +212,23 @@ impl Settings {
             payload_max: self.payload_max.or(default.payload_max),
         }
     }
+}
+
+/// The words of a policy for a kind.
+pub(super) const KINDS: [(&str, Kind); 2] = [("command", Kind::Command), ("event", Kind::Event)];
+
+/// The words of a policy for a delivery.
+pub(super) const DELIVERIES: [(&str, Delivery); 2] = [
+    ("at-most-once", Delivery::AtMostOnce),
+    ("at-least-once", Delivery::AtLeastOnce),
+];
+
+/// The words of a policy for an audit.
+pub(super) const AUDITS: [(&str, Audit); 2] = [("flow", Audit::Flow), ("each", Audit::Each)];
+
+fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
+    let known = words.iter().find(|(_, known)| *known == value);
+    known.map_or("", |(word, _)| word).to_owned()
 }
 
 /// All `[message]` tables, found by name.

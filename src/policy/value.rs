@@ -126,7 +126,19 @@ fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// In the largest unit that divides it.
-fn show_ms(ms: u64) -> String {
+pub(super) fn show_size(bytes: usize) -> String {
+    let unit = SIZE_UNITS_BYTES
+        .iter()
+        .rev()
+        .find(|(_, factor)| (bytes as u64).is_multiple_of(*factor));
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(name, factor)| format!("{}{name}", bytes as u64 / factor),
+    )
+}
+
+/// In the largest unit that divides it.
+pub(super) fn show_ms(ms: u64) -> String {
     let unit = TIME_UNITS_MS
         .iter()
         .rev()

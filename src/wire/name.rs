@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 use crate::limits::NAME_BYTES_MAX;
 
 /// What is wrong with a name or pattern.
@@ -124,6 +126,51 @@ impl Pattern {
         }
     }
 
+    /// The pattern of exactly the names that both match; `None` where there is none.
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        if !self.overlaps(other) {
+            return None;
+        }
+        let (mut left, mut right) = (self.tokens().peekable(), other.tokens().peekable());
+        let mut tokens = Vec::new();
+        let mut push = |token| {
+            tokens.push(match token {
+                Token::Literal(literal) => literal,
+                Token::One => "*",
+                Token::Rest => ">",
+            });
+        };
+        loop {
+            match (left.peek().copied(), right.peek().copied()) {
+                (Some(Token::Rest), _) => {
+                    right.for_each(&mut push);
+                    break;
+                }
+                (_, Some(Token::Rest)) => {
+                    left.for_each(&mut push);
+                    break;
+                }
+                (Some(Token::One), Some(token)) | (Some(token), _) => push(token),
+                (None, _) => break,
+            }
+            left.next();
+            right.next();
+        }
+        // Too long for a pattern is too long for a name: no token of a name is shorter than the pattern's.
+        Self::new(&tokens.join(".")).ok()
+    }
+
+    /// How specific it is, among patterns that match one name: smaller is more specific. Token by token from the
+    /// left, a literal comes before `*`, and `*` before `>`.
+    pub fn specificity(&self) -> Vec<u8> {
+        let rank = |token| match token {
+            Token::Literal(_) => 0,
+            Token::One => 1,
+            Token::Rest => 2,
+        };
+        self.tokens().map(rank).collect()
+    }
+
     /// Whether every name that this pattern matches is matched by at least one of `set`.
     ///
     /// Exact for names of any length. Since a wildcard stands for any token, and there are more tokens than a
@@ -172,6 +219,18 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Serialize for MessageName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
@@ -304,6 +363,28 @@ mod tests {
         check("*", &[">"], true);
         check("*.b", &["a.b", "*.*"], true);
         check("*.b", &["a.b", "c.b"], false);
+    }
+
+    #[test]
+    fn what_two_patterns_have_in_common() {
+        let check = |a: &str, b: &str, expected: Option<&str>| {
+            let (a, b) = (Pattern::new(a).unwrap(), Pattern::new(b).unwrap());
+            let expected = expected.map(|text| Pattern::new(text).unwrap());
+            assert_eq!(a.common(&b), expected, "{a} and {b}");
+            assert_eq!(b.common(&a), expected, "{b} and {a}");
+        };
+        check("a.b", "a.*", Some("a.b"));
+        check("a.b", "a.c", None);
+        check("a.*", "*.b", Some("a.b"));
+        check("a.>", "*.b.*", Some("a.b.*"));
+        check("a.>", "*.*.>", Some("a.*.>"));
+        check("a", "a.>", None);
+        // One token and ten more make a name of 261 bytes.
+        check(
+            &format!("*.{}", "b".repeat(250)),
+            &format!("{}.*", "a".repeat(10)),
+            None,
+        );
     }
 
     fn any_pattern() -> impl Strategy<Value = Pattern> {

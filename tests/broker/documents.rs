@@ -1,7 +1,7 @@
 //! The documents' examples, run: what a page says a command prints is what it prints.
 //!
 //! In a block of `console`, lines after `$ exocom …` are its output, in which `…` stands for anything. A block of
-//! `toml` in docs/policy.md is a policy; a block of `text` right after it is what `exocom policy check` says of it.
+//! `toml FILE` is a file for the commands that follow. A block of `toml` in docs/policy.md is a policy; a block of `text` right after it is what `exocom policy check` says of it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -127,10 +127,13 @@ fn commands_print_what_the_documents_show() {
         .filter(|file| file.extension().is_some_and(|kind| kind == "md"))
     {
         let folder = playground();
-        for block in blocks(&read(document))
-            .iter()
-            .filter(|block| block.language == "console")
-        {
+        for block in &blocks(&read(document)) {
+            if let Some(file) = block.language.strip_prefix("toml ") {
+                fs::write(folder.path().join(file), &block.text).expect("the folder takes a file");
+            }
+            if block.language != "console" {
+                continue;
+            }
             let mut parts = block.text.split("$ ");
             assert_eq!(
                 parts.next(),

@@ -2,6 +2,7 @@
 
 mod certs;
 mod dev;
+mod policy;
 mod reload;
 mod serve;
 

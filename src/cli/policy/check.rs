@@ -1,75 +1,66 @@
-//! `exocom policy`: what a person does with a policy before the broker gets it.
+//! `exocom policy check`: whether the broker would take a policy.
 //!
-//! Reads files and prints; changes nothing and talks to no broker.
+//! Tells every mistake, and judges none: what is wrong is `policy`'s to say.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::Args;
 use serde::Serialize;
 
+use super::{REFUSED, Streams, UNUSABLE, counted, print_json, shown};
 use crate::policy::{Diagnostics, Policy};
 use crate::policy_files::{LoadError, load_sources};
 
-/// What to do with a policy.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Check a policy without running it
-    #[command(
-        long_about = "Check a policy without running it.\n\n\
-            Reads the policy as the broker would and prints every mistake with its file, line and column, and \
-            what to write instead. Warnings tell what is allowed and probably not meant, such as a message \
-            that nobody receives; they do not make the check fail unless --deny-warnings is given.\n\n\
-            Nothing is changed, and no running broker is asked.",
-        after_long_help = "Examples:\n  \
-            exocom policy check policies/todo.toml\n  \
-            exocom policy check --deny-warnings policies/        all *.toml of a folder, as one policy\n  \
-            exocom policy check --json policies/ | jq '.diagnostics[].message'\n\n\
-            Exit codes:\n  \
-            0  the policy is sound\n  \
-            1  the policy is refused\n  \
-            2  a file is missing or unreadable, or the command line is wrong"
-    )]
-    Check {
-        /// Files, or folders of *.toml files; together they are one policy
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// Print the result as JSON, on standard output, for programs
-        #[arg(long)]
-        json: bool,
-        /// Refuse a policy that has warnings
-        #[arg(long)]
-        deny_warnings: bool,
-    },
+/// Check a policy without running it
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Check a policy without running it.\n\n\
+        Reads the policy as the broker would and prints every mistake with its file, line and column, and \
+        what to write instead. Warnings tell what is allowed and probably not meant, such as a message \
+        that nobody receives; they do not make the check fail unless --deny-warnings is given.\n\n\
+        Nothing is changed, and no running broker is asked.",
+    after_long_help = "Examples:\n  \
+        exocom policy check policies/todo.toml\n  \
+        exocom policy check --deny-warnings policies/        all *.toml of a folder, as one policy\n  \
+        exocom policy check --json policies/ | jq '.diagnostics[].message'\n\n\
+        Exit codes:\n  \
+        0  the policy is sound\n  \
+        1  the policy is refused\n  \
+        2  a file is missing or unreadable, or the command line is wrong"
+)]
+pub struct CheckArgs {
+    /// Files, or folders of *.toml files; together they are one policy
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Print the result as JSON, on standard output, for programs
+    #[arg(long)]
+    json: bool,
+    /// Refuse a policy that has warnings
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
-/// The policy was read and is refused.
-const REFUSED: u8 = 1;
-/// There is nothing to judge; the same code that clap uses for a wrong command line.
-const UNUSABLE: u8 = 2;
-
-/// Does it: results go to `out`, what is wrong goes to `err`, in colour if asked for.
-pub fn run(
-    command: &PolicyCommand,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-    colour: bool,
-) -> io::Result<ExitCode> {
-    let PolicyCommand::Check {
+/// Does it.
+pub(super) fn run(args: &CheckArgs, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+    let CheckArgs {
         paths,
         json,
         deny_warnings,
-    } = command;
+    } = args;
+    let Streams {
+        out, err, err_colour, ..
+    } = streams;
     let sources = match load_sources(paths) {
         Ok(sources) => sources,
         Err(error) => {
             let refused = matches!(error, LoadError::NotAPolicy(_));
             if *json {
                 print_json(
-                    out,
+                    *out,
                     &Outcome {
                         error: Some(error.to_string()),
                         ..Outcome::default()
@@ -90,7 +81,7 @@ pub fn run(
     if *json {
         let summary = policy.map(Summary::of);
         print_json(
-            out,
+            *out,
             &Outcome {
                 ok: accepted.is_some(),
                 summary,
@@ -99,7 +90,7 @@ pub fn run(
             },
         )?;
     } else {
-        err.write_all(diagnostics.render(colour).as_bytes())?;
+        err.write_all(diagnostics.render(*err_colour).as_bytes())?;
         match accepted {
             Some(policy) => writeln!(out, "{}: ok, {}", shown(paths), Summary::of(policy))?,
             None => writeln!(
@@ -169,26 +160,5 @@ impl fmt::Display for Summary {
             "{services}, {grants}, {}, version {version}",
             counted(*messages, "message")
         )
-    }
-}
-
-fn print_json(out: &mut dyn Write, outcome: &Outcome<'_>) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, outcome)?;
-    writeln!(out)
-}
-
-fn shown(paths: &[PathBuf]) -> String {
-    paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{count} {what}s")
     }
 }

@@ -1,0 +1,15 @@
+//! What people ask of a policy: what a change gives and takes.
+//!
+//! Pure, and it decides nothing that the broker acts on: `policy` does. Every answer is exact, so that "nothing" is a
+//! proof, or it is refused.
+
+mod diff;
+mod reach;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod travel;
+
+pub use diff::{Change, Diff, Effect, Listeners, diff};
+pub use reach::{Missing, Part, Reach, TooIntricate};
