@@ -52,6 +52,38 @@ pub fn load_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
     Ok(sources)
 }
 
+/// Reads the expectations beside a policy: of a file `todo.toml`, the file `todo.expect` if there is one; of a folder,
+/// its files `*.expect`, but for hidden ones.
+pub fn load_expectations(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(files_in(path, EXPECTATIONS)?);
+        } else {
+            let beside = path.with_extension(EXPECTATIONS);
+            files.extend(beside.is_file().then_some(beside));
+        }
+    }
+    files.sort();
+    files.dedup();
+    load_files(&files)
+}
+
+/// Reads files, all together no more than a policy may have.
+pub fn load_files(files: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
+    let mut bytes_left = POLICY_BYTES_MAX as u64;
+    let mut sources = Vec::new();
+    for file in files {
+        let source = read(file, bytes_left)?;
+        bytes_left = bytes_left.saturating_sub(source.text.len() as u64);
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+const POLICIES: &str = "toml";
+const EXPECTATIONS: &str = "expect";
+
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, error))?;
     if metadata.is_file() {
@@ -60,25 +92,31 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     if !metadata.is_dir() {
         return Err(LoadError::NotAFile(path.to_owned()));
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| unreadable(path, error))? {
-        let file = entry.map_err(|error| unreadable(path, error))?.path();
-        if is_policy_file(&file) {
-            files.push(file);
-        }
-    }
+    let files = files_in(path, POLICIES)?;
     if files.is_empty() {
         return Err(LoadError::EmptyFolder(path.to_owned()));
+    }
+    Ok(files)
+}
+
+/// The files of a folder whose names end so, in order.
+fn files_in(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, LoadError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+        let file = entry.map_err(|error| unreadable(folder, error))?.path();
+        if is_shown_file(&file, extension) {
+            files.push(file);
+        }
     }
     files.sort();
     Ok(files)
 }
 
-fn is_policy_file(path: &Path) -> bool {
+fn is_shown_file(path: &Path, wanted: &str) -> bool {
     let hidden = path
         .file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file()
+    !hidden && path.extension().is_some_and(|extension| extension == wanted) && path.is_file()
 }
 
 fn read(path: &Path, bytes_left: u64) -> Result<Source, LoadError> {

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use exocom::identity::{Identity, Role};
 use exocom::policy::{Action, Audit, Capability, Compiled, Delivery, Kind, Policy};
-use exocom::policy_files::load_sources;
+use exocom::policy_files::{load_expectations, load_sources};
+use exocom::review::judge;
 use exocom::wire::name::{MessageName, Pattern};
 
 use Action::{Receive, Send};
@@ -25,9 +26,10 @@ const TESTED: [&str; 2] = ["shop.toml", "todo.toml"];
 #[test]
 fn every_policy_is_tested_and_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-    let files = fs::read_dir(folder)
+    let files = fs::read_dir(&folder)
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|file| file.ends_with(".toml"));
     assert_eq!(files.collect::<BTreeSet<_>>(), TESTED.map(str::to_owned).into());
     for file in TESTED {
         let compiled = compiled(file);
@@ -36,6 +38,9 @@ fn every_policy_is_tested_and_sound() {
             "{}",
             compiled.warnings.render(false)
         );
+        let expectations = load_expectations(&[folder.join(file)]).unwrap();
+        let verdict = judge(&compiled.policy, &expectations);
+        assert!(verdict.met > 0 && verdict.failed == 0, "{file}: {verdict:?}");
     }
 }
 

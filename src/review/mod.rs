@@ -1,9 +1,12 @@
-//! What people ask of a policy: what a change gives and takes.
+//! What people ask of a policy: what a change gives and takes, why something may be or not, whether expectations are met.
 //!
 //! Pure, and it decides nothing that the broker acts on: `policy` does. Every answer is exact, so that "nothing" is a
 //! proof, or it is refused.
 
 mod diff;
+mod expect;
+mod explain;
+mod near;
 mod reach;
 #[cfg(test)]
 mod testing;
@@ -12,4 +15,7 @@ mod tests;
 mod travel;
 
 pub use diff::{Change, Diff, Effect, Listeners, diff};
+pub use expect::{Failure, Verdict, judge};
+pub use explain::{Beside, Edit, EditVerb, Explanation, explain};
+pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};

@@ -170,6 +170,7 @@ fn policies_of_the_document_are_as_it_says() {
     {
         let folder = playground();
         fs::write(folder.path().join("policies/shop.toml"), &block.text).expect("the folder takes a file");
+        fs::remove_file(folder.path().join("policies/shop.expect")).expect("nothing is expected of it");
         let printed = run(folder.path(), "exocom policy check policies/shop.toml");
         let shown = blocks
             .get(at + 1)

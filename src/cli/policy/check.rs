@@ -11,9 +11,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{REFUSED, Streams, UNUSABLE, counted, print_json, shown};
+use super::test::tell_failures;
+use super::{REFUSED, Streams, UNUSABLE, counted, print_json, shown, unusable};
 use crate::policy::{Diagnostics, Policy};
-use crate::policy_files::{LoadError, load_sources};
+use crate::policy_files::{LoadError, load_expectations, load_sources};
+use crate::review::{Verdict, judge};
 
 /// Check a policy without running it
 #[derive(Debug, Args)]
@@ -21,7 +23,8 @@ use crate::policy_files::{LoadError, load_sources};
     long_about = "Check a policy without running it.\n\n\
         Reads the policy as the broker would and prints every mistake with its file, line and column, and \
         what to write instead. Warnings tell what is allowed and probably not meant, such as a message \
-        that nobody receives; they do not make the check fail unless --deny-warnings is given.\n\n\
+        that nobody receives; they do not make the check fail unless --deny-warnings is given. Expectations in \
+        a file beside the policy are tested too: see `exocom policy test --help`.\n\n\
         Nothing is changed, and no running broker is asked.",
     after_long_help = "Examples:\n  \
         exocom policy check policies/todo.toml\n  \
@@ -29,7 +32,7 @@ use crate::policy_files::{LoadError, load_sources};
         exocom policy check --json policies/ | jq '.diagnostics[].message'\n\n\
         Exit codes:\n  \
         0  the policy is sound\n  \
-        1  the policy is refused\n  \
+        1  the policy is refused, or not as expected\n  \
         2  a file is missing or unreadable, or the command line is wrong"
 )]
 pub struct CheckArgs {
@@ -51,23 +54,20 @@ pub(super) fn run(args: &CheckArgs, streams: &mut Streams<'_>) -> io::Result<Exi
         json,
         deny_warnings,
     } = args;
-    let Streams {
-        out, err, err_colour, ..
-    } = streams;
     let sources = match load_sources(paths) {
         Ok(sources) => sources,
         Err(error) => {
             let refused = matches!(error, LoadError::NotAPolicy(_));
             if *json {
                 print_json(
-                    *out,
+                    streams.out,
                     &Outcome {
                         error: Some(error.to_string()),
                         ..Outcome::default()
                     },
                 )?;
             } else {
-                writeln!(err, "error: {error}")?;
+                writeln!(streams.err, "error: {error}")?;
             }
             return Ok(ExitCode::from(if refused { REFUSED } else { UNUSABLE }));
         }
@@ -77,7 +77,16 @@ pub(super) fn run(args: &CheckArgs, streams: &mut Streams<'_>) -> io::Result<Exi
         Ok(compiled) => (Some(&compiled.policy), &compiled.warnings),
         Err(errors) => (None, errors.diagnostics()),
     };
-    let accepted = policy.filter(|_| !deny_warnings || diagnostics.is_empty());
+    let expectations = match load_expectations(paths) {
+        Ok(expectations) => expectations,
+        Err(error) => return unusable(&error, *json, streams),
+    };
+    let verdict = policy.map(|policy| judge(policy, &expectations));
+    let is_as_expected = verdict.as_ref().is_none_or(|verdict| verdict.failed == 0);
+    let accepted = policy.filter(|_| is_as_expected && (!deny_warnings || diagnostics.is_empty()));
+    let Streams {
+        out, err, err_colour, ..
+    } = streams;
     if *json {
         let summary = policy.map(Summary::of);
         print_json(
@@ -86,18 +95,27 @@ pub(super) fn run(args: &CheckArgs, streams: &mut Streams<'_>) -> io::Result<Exi
                 ok: accepted.is_some(),
                 summary,
                 diagnostics: Some(diagnostics),
+                expectations: verdict.as_ref().filter(|_| !expectations.is_empty()),
                 error: None,
             },
         )?;
     } else {
         err.write_all(diagnostics.render(*err_colour).as_bytes())?;
+        let verdict = verdict.unwrap_or_default();
+        tell_failures(&verdict, *err)?;
         match accepted {
-            Some(policy) => writeln!(out, "{}: ok, {}", shown(paths), Summary::of(policy))?,
+            Some(policy) => {
+                let met = match verdict.met {
+                    0 => String::new(),
+                    met => format!(", {} met", counted(met, "expectation")),
+                };
+                writeln!(out, "{}: ok, {}{met}", shown(paths), Summary::of(policy))?;
+            }
             None => writeln!(
                 err,
                 "{}: refused, {}",
                 shown(paths),
-                counted(diagnostics.len(), "finding")
+                counted(diagnostics.len() + verdict.failed, "finding")
             )?,
         }
     }
@@ -118,6 +136,8 @@ struct Outcome<'a> {
     #[serde(flatten)]
     summary: Option<Summary>,
     diagnostics: Option<&'a Diagnostics>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expectations: Option<&'a Verdict>,
 }
 
 /// A policy in numbers.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{REFUSED, Streams, UNUSABLE, counted, load, print_json};
+use super::{REFUSED, Streams, counted, load, print_json, unusable};
 use crate::policy::Policy;
 use crate::review::{Change, Diff, Effect, Listeners, diff};
 
@@ -55,14 +55,7 @@ pub(super) fn run(args: &DiffArgs, streams: &mut Streams<'_>) -> io::Result<Exit
     };
     let diff = match diff(&old, &new) {
         Ok(diff) => diff,
-        Err(error) if args.json => {
-            print_json(streams.out, &serde_json::json!({ "error": error.to_string() }))?;
-            return Ok(ExitCode::from(UNUSABLE));
-        }
-        Err(error) => {
-            writeln!(streams.err, "error: {error}")?;
-            return Ok(ExitCode::from(UNUSABLE));
-        }
+        Err(error) => return unusable(&error, args.json, streams),
     };
     let gains = diff.count(Effect::Gain);
     if args.json {

@@ -4,7 +4,10 @@
 
 mod check;
 mod diff;
+mod explain;
+mod test;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +27,8 @@ use crate::policy_files::{LoadError, load_sources};
 pub enum PolicyCommand {
     Check(check::CheckArgs),
     Diff(diff::DiffArgs),
+    Explain(explain::ExplainArgs),
+    Test(test::TestArgs),
 }
 
 /// The answer is no: a policy that is refused, a gain that must not be.
@@ -48,6 +53,8 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
     match command {
         PolicyCommand::Check(args) => check::run(args, streams),
         PolicyCommand::Diff(args) => diff::run(args, streams),
+        PolicyCommand::Explain(args) => explain::run(args, streams),
+        PolicyCommand::Test(args) => test::run(args, streams),
     }
 }
 
@@ -88,6 +95,16 @@ impl NoPolicy {
         }
         Ok(ExitCode::from(UNUSABLE))
     }
+}
+
+/// Says why a command could not do its work.
+fn unusable(error: &dyn fmt::Display, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+    if json {
+        print_json(streams.out, &serde_json::json!({ "error": error.to_string() }))?;
+    } else {
+        writeln!(streams.err, "error: {error:#}")?;
+    }
+    Ok(ExitCode::from(UNUSABLE))
 }
 
 fn print_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {

@@ -2,3 +2,5 @@
 
 mod brute_force;
 mod differences;
+mod expectations;
+mod explanations;

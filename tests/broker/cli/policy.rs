@@ -83,3 +83,136 @@ fn what_cannot_be_compared_is_no_answer() {
     let answer = exocom(folder.path(), &["policy", "diff", "policy.toml"]);
     assert_eq!(answer.code, Some(2));
 }
+
+#[test]
+fn a_decision_is_explained_by_its_exit_code_too() {
+    let folder = folder();
+    let explain = |arguments: &[&str]| exocom(folder.path(), &[&["policy", "explain"], arguments].concat());
+
+    let answer = explain(&["--from", "web", "--send", "todos.list", "--on", "policy.toml"]);
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    assert!(
+        answer
+            .out
+            .starts_with("yes: web may send todos.list (policy.toml:"),
+        "{}",
+        answer.out
+    );
+
+    let answer = explain(&[
+        "--from",
+        "web",
+        "--send",
+        "todos.purge",
+        "--on",
+        "policy.toml",
+        "--json",
+    ]);
+    assert_eq!(answer.code, Some(1));
+    let answer = json(&answer);
+    assert_eq!(answer["allowed"], false);
+    assert_eq!(answer["reason"], "no line of the policy grants it");
+    assert_eq!(answer["edits"][0]["verb"], "add");
+
+    // The policy of a configuration.
+    write(
+        folder.path(),
+        "exocom.toml",
+        "version = 1\npolicy = \"policy.toml\"\nadmin-socket = \"admin.sock\"\n\
+         [tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n\
+         [listener.main]\naddress = \"127.0.0.1:0\"\nroots = [\"ca.pem\"]\n",
+    );
+    assert_eq!(
+        explain(&["--from", "todos", "--receive", "todos.create"]).code,
+        Some(0)
+    );
+    assert_eq!(
+        explain(&["--from", "todos", "--receive", "todos.*"]).code,
+        Some(1)
+    );
+
+    // No answer is neither yes nor no.
+    assert_eq!(explain(&["--from", "web", "--on", "policy.toml"]).code, Some(2));
+    assert_eq!(
+        explain(&["--from", "web", "--send", "todos..list", "--on", "policy.toml"]).code,
+        Some(2)
+    );
+    assert_eq!(
+        explain(&["--from", "web", "--send", "todos.list", "--on", "missing.toml"]).code,
+        Some(2)
+    );
+    assert_eq!(
+        explain(&[
+            "--from",
+            "web",
+            "--send",
+            "todos.list",
+            "--config",
+            "missing.toml"
+        ])
+        .code,
+        Some(2)
+    );
+    write(folder.path(), "bad.toml", "version = 1");
+    assert_eq!(
+        explain(&["--from", "web", "--send", "todos.list", "--on", "bad.toml"]).code,
+        Some(2)
+    );
+}
+
+#[test]
+fn expectations_beside_a_policy_are_tested_by_check_too() {
+    let folder = folder();
+    let run = |arguments: &[&str]| exocom(folder.path(), arguments);
+
+    let answer = run(&["policy", "test", "policy.toml"]);
+    assert_eq!((answer.code, &*answer.out), (Some(2), ""));
+    assert!(answer.err.contains("nothing is expected"), "{}", answer.err);
+
+    write(
+        folder.path(),
+        "policy.expect",
+        "allow web send todos.list\ndeny web send todos.purge\n",
+    );
+    let answer = run(&["policy", "test", "policy.toml"]);
+    assert_eq!(
+        (answer.code, &*answer.out),
+        (Some(0), "policy.toml: 2 expectations met\n")
+    );
+    let answer = run(&["policy", "check", "policy.toml"]);
+    assert_eq!(answer.code, Some(0));
+    assert!(answer.out.ends_with(", 2 expectations met\n"), "{}", answer.out);
+
+    write(folder.path(), "policy.expect", "allow web send todos.purge\n");
+    let failed = "failed: policy.expect:1: allow web send todos.purge: no line of the policy grants it\n";
+    let answer = run(&["policy", "test", "policy.toml"]);
+    assert_eq!((answer.code, &*answer.out), (Some(1), ""));
+    assert!(answer.err.starts_with(failed), "{}", answer.err);
+    let answer = run(&["policy", "check", "policy.toml"]);
+    assert_eq!((answer.code, &*answer.out), (Some(1), ""));
+    assert_eq!(answer.err, format!("{failed}policy.toml: refused, 1 finding\n"));
+    let answer = run(&["policy", "check", "--json", "policy.toml"]);
+    assert_eq!(answer.code, Some(1));
+    assert_eq!(
+        json(&answer)["expectations"]["failures"][0]["place"],
+        "policy.expect:1"
+    );
+
+    // In a folder, those of the folder; else those that are named.
+    std::fs::create_dir(folder.path().join("policies")).expect("the folder takes a folder");
+    write(folder.path(), "policies/a.toml", TODO_POLICY);
+    write(
+        folder.path(),
+        "policies/rules.expect",
+        "deny web send todos.purge\n",
+    );
+    assert_eq!(run(&["policy", "test", "policies"]).code, Some(0));
+    assert_eq!(
+        run(&["policy", "test", "policies", "--expect", "policy.expect"]).code,
+        Some(1)
+    );
+    assert_eq!(
+        run(&["policy", "test", "policies", "--expect", "missing.expect"]).code,
+        Some(2)
+    );
+}
