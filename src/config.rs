@@ -30,6 +30,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The port for operators elsewhere; `None`: only the socket.
     pub admin: Option<ListenerConfig>,
+    /// The folder of what the broker keeps besides messages.
+    pub state: PathBuf,
     /// Threads that carry connections; `None`: one a core.
     pub threads: Option<usize>,
     /// The server's certificate and its intermediates.
@@ -148,6 +150,8 @@ struct RawConfig {
     name: Spanned<String>,
     policy: PathBuf,
     admin_socket: PathBuf,
+    #[serde(default = "default_state")]
+    state: PathBuf,
     threads: Option<Spanned<usize>>,
     tls: RawTls,
     admin: Option<RawAdmin>,
@@ -195,6 +199,10 @@ enum RawRoots {
 
 fn default_name() -> Spanned<String> {
     Spanned::new(0..0, "exocom".to_owned())
+}
+
+fn default_state() -> PathBuf {
+    "state".into()
 }
 
 impl Config {
@@ -279,6 +287,7 @@ impl Config {
             policy: folder.join(raw.policy),
             admin_socket: folder.join(raw.admin_socket),
             admin,
+            state: folder.join(raw.state),
             threads: raw.threads.map(Spanned::into_inner),
             certificate: folder.join(raw.tls.certificate),
             key: folder.join(raw.tls.key),

@@ -211,6 +211,25 @@ pub const PINGS_UNANSWERED_MAX: u8 = 2;
 /// policy.
 pub const TICK_MS: u64 = 100;
 
+/// How long ahead of its certificate's expiry a connection is told of in the log, in seconds, at the most.
+pub const EXPIRY_NOTICE_S_MAX: i64 = 3_600;
+
+/// The same as a part of what is left when the connection begins: one tenth. Certificates that live for an hour would
+/// be told of all the time.
+pub const EXPIRY_NOTICE_PART: i64 = 10;
+
+/// How long a thread asks about the authority of its connections before everything else has its turn, in microseconds.
+pub const AUTHORITY_SLICE_US: u64 = 500;
+
+/// How long a revocation waits until those it cuts off have ended, in milliseconds.
+pub const REVOKE_MS_MAX: u64 = 5_000;
+
+/// Entries of the list of what operators have revoked.
+pub const REVOKED_MAX: usize = 100_000;
+
+/// The file of that list, in bytes: its entries with the longest reasons.
+pub const REVOKED_BYTES_MAX: u64 = 256 << 20;
+
 /// Lines about denials that one connection may cause in the log in one turn.
 pub const DENIAL_LINES_PER_TURN_MAX: usize = 4;
 

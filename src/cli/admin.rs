@@ -176,5 +176,5 @@ fn user() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok());
-    user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+    user.unwrap_or_default()
 }

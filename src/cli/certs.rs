@@ -12,11 +12,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::authority::{Authority, Issue, Issued, key_is_exposed, root_file};
 use super::inventory::{self, Kind, Listed};
+use super::revoke::{RevokeArgs, RevokedArgs, UnrevokeArgs};
 use crate::limits::{CERT_LIFE_DAYS_ISSUED, CERT_LIFE_DAYS_MAX};
 
 const DAY_S: i64 = 86_400;
 
-/// Make and list certificates for development
+/// Make and list certificates for development; revoke them on a running broker
 #[derive(Debug, Args)]
 pub struct CertsArgs {
     #[command(subcommand)]
@@ -65,6 +66,9 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    Revoke(RevokeArgs),
+    Unrevoke(UnrevokeArgs),
+    Revoked(RevokedArgs),
     /// List the certificates of a folder, and whether ExoCom would accept them
     ///
     /// Ends with 1 when it would refuse one of them, so that a script can watch over expiry.
@@ -140,6 +144,9 @@ pub fn run(
             writeln!(out, "{}  valid until {until}", issued.certificate.display())?;
             writeln!(out, "{}", issued.key.display())?;
         }
+        Command::Revoke(args) => return args.run(out, err),
+        Command::Unrevoke(args) => return args.run(out, err),
+        Command::Revoked(args) => return args.run(out, err),
         Command::List { folder, json } => {
             warn_of_exposed_key(&folder.dir, err)?;
             let listed = inventory::list(&folder.dir, now_unix_s)?;

@@ -10,6 +10,7 @@ pub mod dev;
 pub mod inventory;
 pub mod policy;
 pub mod queue;
+pub mod revoke;
 pub mod serve;
 pub mod status;
 

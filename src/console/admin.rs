@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use crate::console::USER_HEADER;
 use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
 use crate::console::queue::{QueueAnswer, QueueVerb};
+use crate::console::revoked::{RevokeAnswer, RevokeVerb};
 use crate::console::status::Status;
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_MS_MAX, ADMIN_REQUEST_BYTES_MAX, ADMIN_TEXT_BYTES_MAX,
@@ -43,11 +44,17 @@ pub struct Access {
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Carries out an order about the queues; `None` where there is no store.
     pub queue: Option<QueueOrders>,
+    /// Carries out an order about what is revoked.
+    pub revoke: RevokeOrders,
 }
 
 /// Carries out orders about the queues.
 pub type QueueOrders =
     Arc<dyn Fn(QueueVerb) -> Pin<Box<dyn Future<Output = QueueAnswer> + Send>> + Send + Sync>;
+
+/// Carries out orders about what is revoked, given by somebody.
+pub type RevokeOrders =
+    Arc<dyn Fn(RevokeVerb, String) -> Pin<Box<dyn Future<Output = RevokeAnswer> + Send>> + Send + Sync>;
 
 /// The bound socket; removes its file when it is dropped.
 #[derive(Debug)]
@@ -193,6 +200,7 @@ impl Caller {
         if let Who::Local { says, .. } = &mut who {
             *says = headers
                 .get(USER_HEADER)
+                .filter(|user| !user.is_empty())
                 .map(|user| printable(user.as_bytes(), ADMIN_TEXT_BYTES_MAX));
         }
         who
@@ -209,6 +217,7 @@ fn router(caller: Caller) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/queue", post(queue))
+        .route("/v1/revoked", post(revoked))
         .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
         .with_state(caller)
 }
@@ -236,6 +245,20 @@ async fn queue(
                 "this broker has no store; add [store] with folder = \"store\" to its configuration",
             ),
         };
+        let outcome = answer.outcome();
+        Done { answer, outcome }
+    };
+    caller.action(&headers, asked, work).await
+}
+
+async fn revoked(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Json(verb): Json<RevokeVerb>,
+) -> Result<Json<RevokeAnswer>, NotAllowed> {
+    let asked = verb.asked();
+    let work = async {
+        let answer = (caller.access.revoke)(verb, caller.named(&headers).name()).await;
         let outcome = answer.outcome();
         Done { answer, outcome }
     };

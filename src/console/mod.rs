@@ -7,6 +7,7 @@ pub mod action;
 pub mod admin;
 pub mod client;
 pub mod queue;
+pub mod revoked;
 pub mod status;
 
 /// What a local user calls themselves.

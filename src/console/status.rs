@@ -15,6 +15,10 @@ pub struct Status {
     pub uptime_s: u64,
     /// The policy in force.
     pub policy: PolicyStatus,
+    /// The certificate that expires first of those that the open connections and the listeners use.
+    pub soonest_expiry: Option<ExpiryStatus>,
+    /// How many entries the list of what is revoked has.
+    pub revoked: usize,
     /// The ports.
     pub listeners: Vec<ListenerStatus>,
     /// Sockets and sessions, counted since the start.
@@ -36,6 +40,15 @@ pub struct PolicyStatus {
     pub services: usize,
     /// Why the latest change was not taken, if it was not.
     pub refused_change: Option<String>,
+}
+
+/// When something expires.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExpiryStatus {
+    /// In seconds since 1970.
+    pub expires_unix_s: i64,
+    /// What expires then.
+    pub what: String,
 }
 
 /// One port.
@@ -135,6 +148,17 @@ impl Status {
                 "         the latest change was refused, the policy before it stays in force:\n{error}"
             )?;
         }
+        if let Some(expiry) = &self.soonest_expiry {
+            writeln!(
+                out,
+                "expires  {} first, at {}",
+                expiry.what,
+                rfc3339(expiry.expires_unix_s)
+            )?;
+        }
+        if self.revoked > 0 {
+            writeln!(out, "revoked  {}, see `exocom certs revoked`", self.revoked)?;
+        }
         for listener in &self.listeners {
             let zone = listener
                 .zone
@@ -231,4 +255,12 @@ fn duration(seconds: u64) -> String {
         3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// A moment, as people and programs read it.
+pub(super) fn rfc3339(unix_s: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(unix_s)
+        .ok()
+        .and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| unix_s.to_string())
 }

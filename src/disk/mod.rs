@@ -10,6 +10,7 @@ mod log;
 mod record;
 mod recover;
 mod segment;
+pub mod state;
 pub mod store;
 
 pub use log::{LogError, LogSize};

@@ -7,6 +7,7 @@
 
 mod certificate;
 mod quoted;
+pub mod revoked;
 pub mod spiffe;
 
 use std::fmt;

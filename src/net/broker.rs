@@ -12,6 +12,7 @@ use crate::exchange::mailbox::ConnId;
 use crate::exchange::tracked::Intake;
 use crate::exchange::world::World;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
+use crate::net::authority::Authority;
 use crate::net::clock::Clock;
 use crate::net::connection::Ended;
 use crate::net::handle::Handle;
@@ -49,6 +50,8 @@ pub struct Settings {
 pub struct Broker {
     /// The policy in force and the live subscriptions.
     pub world: World<Handle>,
+    /// What has changed for open connections.
+    pub authority: Authority,
     /// All flows.
     pub flows: FlowRegistry,
     /// The broker's clock.
@@ -86,6 +89,7 @@ impl Broker {
     ) -> Arc<Self> {
         Arc::new(Self {
             world: World::new(policy, intake),
+            authority: Authority::default(),
             flows: FlowRegistry::default(),
             clock: Clock::default(),
             settings,

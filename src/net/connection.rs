@@ -47,6 +47,9 @@ pub enum Ended {
     /// It did not answer our `PING`s.
     #[error("stale: no answer to PING")]
     Stale,
+    /// Its certificate would be refused today, by this rule.
+    #[error("authority ended: {0}")]
+    NoAuthority(&'static str),
     /// The policy no longer admits it.
     #[error("no longer admitted by the policy")]
     NotAdmitted,
@@ -192,6 +195,19 @@ impl Handle {
         let orders = self.orders.swap(0, Relaxed);
         if orders == 0 {
             return None;
+        }
+        if orders & order::NO_AUTHORITY != 0
+            && let Some(refused) = self.lost_authority.lock().take()
+        {
+            if let Some(withheld) = self.share.connection_lines.take(broker.clock.now_us()) {
+                tracing::warn!(
+                    connection = self.id.0, sender = %self.identity.role, serial = %self.identity.serial,
+                    rule = refused.rule, withheld = told(withheld), "authority ended, connection closed: {}",
+                    refused.message
+                );
+            }
+            self.end_with(session, turn, ErrText::StaleConnection);
+            return Some(Ended::NoAuthority(refused.rule));
         }
         if orders & order::EXPIRE != 0 {
             session.expire(broker.clock.now_us());

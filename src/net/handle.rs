@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -27,6 +27,8 @@ use crate::limits::{
     BACK_PRESSURE_MS_MAX, CONNECT_MS_MAX, ENCRYPTED_AHEAD_BYTES_MAX, LINGER_MS_MAX, PING_AFTER_MS,
     PINGS_UNANSWERED_MAX,
 };
+use crate::net::authority::notice_unix_s;
+use crate::net::tls::RefusedHandshake;
 use crate::net::waiting::WaitingBytes;
 
 /// A handle to a connection; what the exchange knows as a peer.
@@ -53,7 +55,7 @@ pub struct Connection {
     pub(super) wake: Notify,
     /// Wakes publishers that wait for the outbox to drain.
     drained: Notify,
-    pub(super) orders: AtomicU8,
+    pub(super) orders: AtomicU16,
     /// The socket would block with bytes still to write.
     pub(super) is_blocked: AtomicBool,
     /// The outbox is long, so publishers should wait or choose another.
@@ -74,6 +76,11 @@ pub struct Connection {
     waiting: Arc<WaitingBytes>,
     /// What its service's connections hold together.
     pub(super) share: Arc<Share>,
+    /// Why its authority has ended, once it has.
+    pub(super) lost_authority: Mutex<Option<RefusedHandshake>>,
+    /// When to tell that its certificate expires, in seconds since 1970.
+    pub(super) notice_unix_s: i64,
+    pub(super) is_noticed: AtomicBool,
     /// What the client said of itself, for operators.
     pub about: Mutex<About>,
 }
@@ -105,14 +112,15 @@ pub(super) struct Io {
 
 /// What others ask of a connection's own task.
 pub(super) mod order {
-    pub(in crate::net) const EXPIRE: u8 = 1;
-    pub(in crate::net) const REAP: u8 = 2;
-    pub(in crate::net) const CHECK_POLICY: u8 = 4;
-    pub(in crate::net) const PING: u8 = 8;
-    pub(in crate::net) const LAME_DUCK: u8 = 16;
-    pub(in crate::net) const END: u8 = 32;
-    pub(in crate::net) const CUT: u8 = 64;
-    pub(in crate::net) const TOO_SLOW: u8 = 128;
+    pub(in crate::net) const EXPIRE: u16 = 1;
+    pub(in crate::net) const REAP: u16 = 2;
+    pub(in crate::net) const CHECK_POLICY: u16 = 4;
+    pub(in crate::net) const PING: u16 = 8;
+    pub(in crate::net) const LAME_DUCK: u16 = 16;
+    pub(in crate::net) const END: u16 = 32;
+    pub(in crate::net) const CUT: u16 = 64;
+    pub(in crate::net) const TOO_SLOW: u16 = 128;
+    pub(in crate::net) const NO_AUTHORITY: u16 = 256;
 }
 
 impl Peer for Handle {
@@ -203,6 +211,9 @@ impl Handle {
         Self(Arc::new(Connection {
             id,
             address,
+            notice_unix_s: notice_unix_s(identity.expires_unix_s),
+            is_noticed: AtomicBool::new(false),
+            lost_authority: Mutex::default(),
             identity,
             zone,
             since_us: now_us,
@@ -214,7 +225,7 @@ impl Handle {
             replies: Mutex::new(PendingReplies::new(first_generation, &share.pending_replies)),
             wake: Notify::new(),
             drained: Notify::new(),
-            orders: AtomicU8::new(0),
+            orders: AtomicU16::new(0),
             is_blocked: AtomicBool::new(false),
             is_long: AtomicBool::new(false),
             is_stuffed: AtomicBool::new(false),
@@ -299,12 +310,10 @@ pub(super) async fn wait_until_drained(receivers: &[Handle]) {
 
 impl Connection {
     /// What the thread's tick asks of the connection, if anything is due.
-    pub fn tick(&self, now_us: u64, policy_changed: bool) {
+    pub fn tick(&self, now_us: u64, now_unix_s: i64) {
+        self.watch_expiry(now_us, now_unix_s);
         if now_us >= self.next_deadline_us.load(Relaxed) {
             self.order(order::EXPIRE);
-        }
-        if policy_changed {
-            self.order(order::CHECK_POLICY);
         }
         if now_us >= self.operation_deadline_us.load(Relaxed) {
             self.order(order::TOO_SLOW);
@@ -331,6 +340,11 @@ impl Connection {
                 replies.shrink();
             }
         }
+    }
+
+    /// Lets its session take notice of another policy.
+    pub(super) fn check_policy(&self) {
+        self.order(order::CHECK_POLICY);
     }
 
     /// Tells the client that this broker is about to leave.
@@ -363,7 +377,7 @@ impl Connection {
         self.push_out(&mut self.locked.lock());
     }
 
-    fn order(&self, order: u8) {
+    pub(super) fn order(&self, order: u16) {
         self.orders.fetch_or(order, Relaxed);
         self.wake.notify_one();
     }
@@ -517,7 +531,7 @@ mod tests {
         let client = handle(start_us).await;
         client.is_ready.store(true, Relaxed);
         let ordered_after = |silent_s: u64| {
-            client.tick(start_us + silent_s * 1_000_000 + 1, false);
+            client.tick(start_us + silent_s * 1_000_000 + 1, 0);
             client.orders.swap(0, Relaxed)
         };
         let asked = [59, 60, 61, 119, 120, 179, 180].map(ordered_after);
@@ -527,9 +541,9 @@ mod tests {
     #[tokio::test]
     async fn a_client_without_connect_is_cut() {
         let client = handle(0).await;
-        client.tick(CONNECT_MS_MAX * 1000, false);
+        client.tick(CONNECT_MS_MAX * 1000, 0);
         assert_eq!(client.orders.swap(0, Relaxed), 0);
-        client.tick(CONNECT_MS_MAX * 1000 + 1, false);
+        client.tick(CONNECT_MS_MAX * 1000 + 1, 0);
         assert_eq!(client.orders.swap(0, Relaxed), order::CUT);
     }
 }

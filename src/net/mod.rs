@@ -3,6 +3,7 @@
 //! Each core has one single-threaded runtime, and each connection lives on one of them. What a message leads to
 //! is decided in `exchange`; here bytes are read, decrypted, encrypted and written.
 
+pub mod authority;
 pub mod broker;
 pub mod clock;
 pub mod connection;

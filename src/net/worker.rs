@@ -10,16 +10,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::exchange::mailbox::ConnId;
-use crate::limits::TICK_MS;
+use crate::limits::{AUTHORITY_SLICE_US, TICK_MS};
+use crate::net::authority::{Generations, Round};
 use crate::net::broker::Broker;
+use crate::net::clock::Clock;
 use crate::net::connection::{Ended, told};
 use crate::net::handle::Handle;
-use crate::net::listener::Accepted;
+use crate::net::listener::{Accepted, Listener};
 use crate::net::tls::HandshakeError;
 use crate::net::usher::Usher;
 use crate::policy::{Denial, DenialReason};
@@ -49,6 +51,7 @@ impl Worker {
                     broker,
                     load: counted,
                     connections: RefCell::default(),
+                    changed: Notify::new(),
                     usher: Usher::default(),
                 };
                 LocalSet::new().block_on(&runtime, Rc::new(room).live(receiver));
@@ -73,17 +76,28 @@ impl Worker {
 struct Room {
     broker: Arc<Broker>,
     load: Arc<AtomicUsize>,
-    connections: RefCell<HashMap<ConnId, Handle>>,
+    connections: RefCell<HashMap<ConnId, Open>>,
+    /// The policy or the authority of connections may have changed.
+    changed: Notify,
     usher: Usher,
+}
+
+/// An open connection, and where it came in.
+#[derive(Clone)]
+struct Open {
+    handle: Handle,
+    listener: Arc<Listener>,
 }
 
 impl Room {
     async fn live(self: Rc<Self>, mut arrivals: mpsc::UnboundedReceiver<Accepted>) {
         let room = Rc::clone(&self);
         tokio::task::spawn_local(async move { room.usher.work().await });
+        let room = Rc::clone(&self);
+        tokio::task::spawn_local(async move { room.apply_changes().await });
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut policy_generation = self.broker.world.policy_generation();
+        let mut generations = self.generations();
         let mut takes_arrivals = true;
         while takes_arrivals || self.load.load(Relaxed) > 0 {
             tokio::select! {
@@ -94,15 +108,48 @@ impl Room {
                     None => takes_arrivals = false,
                 },
                 _ = tick.tick() => {
-                    let now_us = self.broker.clock.now_us();
-                    let generation = self.broker.world.policy_generation();
-                    let policy_changed = generation != policy_generation;
-                    policy_generation = generation;
-                    for handle in self.connections.borrow().values() {
-                        handle.tick(now_us, policy_changed);
+                    let (now_us, now_unix_s) = (self.broker.clock.now_us(), Clock::unix_s());
+                    for open in self.connections.borrow().values() {
+                        open.handle.tick(now_us, now_unix_s);
+                    }
+                    let now = self.generations();
+                    if std::mem::replace(&mut generations, now) != now {
+                        self.changed.notify_one();
                     }
                 }
             }
+        }
+    }
+
+    fn generations(&self) -> (u64, Generations) {
+        let broker = &self.broker;
+        (broker.world.policy_generation(), broker.authority.generations())
+    }
+
+    /// Brings changes of the policy, of what is revoked and of who is believed to the open connections, in slices, for
+    /// ever. Those that come meanwhile see to it themselves.
+    async fn apply_changes(&self) {
+        let mut before = self.generations();
+        loop {
+            self.changed.notified().await;
+            let now = self.generations();
+            let mut round = Round::since(before.1, now.1);
+            let open: Vec<Open> = self.connections.borrow().values().cloned().collect();
+            let mut slice_began_us = self.broker.clock.now_us();
+            for Open { handle, listener } in open {
+                if before.0 != now.0 {
+                    handle.check_policy();
+                }
+                if let Some(round) = &mut round {
+                    round.ask(&handle, &listener);
+                }
+                let now_us = self.broker.clock.now_us();
+                if now_us - slice_began_us >= AUTHORITY_SLICE_US {
+                    tokio::task::yield_now().await;
+                    slice_began_us = self.broker.clock.now_us();
+                }
+            }
+            before = now;
         }
     }
 
@@ -120,6 +167,7 @@ impl Room {
             return;
         };
         let limit = Duration::from_millis(broker.settings.handshake_ms_max);
+        let generations = broker.authority.generations();
         let tls = listener.tls.load_full();
         // On the heap: a handshake needs far more room than the connection after it.
         let handshake = Box::pin(tokio::time::timeout(limit, self.usher.lead(tls.accept(socket)))).await;
@@ -213,7 +261,15 @@ impl Room {
                 serial = %identity.serial, withheld = told(withheld), "connected"
             );
         }
-        self.connections.borrow_mut().insert(id, handle.clone());
+        let open = Open {
+            handle: handle.clone(),
+            listener: Arc::clone(&listener),
+        };
+        self.connections.borrow_mut().insert(id, open);
+        // What has changed while it shook hands it may have missed.
+        if broker.authority.generations() != generations {
+            Round::full().ask(&handle, &listener);
+        }
         let ended: Ended = Box::pin(handle.run(broker, &info)).await;
         self.connections.borrow_mut().remove(&id);
         broker.leave(id, ended);

@@ -5,6 +5,7 @@ mod operate;
 mod operators;
 mod policy;
 mod post;
+mod revoked;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,9 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
 use crate::console::admin::{AdminError, AdminSocket};
-use crate::console::status::{ConnectionStatus, FlowStatus, ListenerStatus, PolicyStatus, Status};
+use crate::console::status::{
+    ConnectionStatus, ExpiryStatus, FlowStatus, ListenerStatus, PolicyStatus, Status,
+};
 use crate::delivery::Bounds;
 use crate::disk;
 use crate::disk::files::Folder;
@@ -35,6 +38,7 @@ use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
 use crate::serve::keeper::Keeper;
 use crate::serve::policy::{Reload, log_warnings, watch};
+use crate::serve::revoked::RevokedList;
 use crate::traffic::flow::FlowTotals;
 
 pub use crate::serve::policy::{PolicyLoadError, load_policy};
@@ -80,6 +84,9 @@ pub enum ServeError {
         /// What is wrong.
         error: String,
     },
+    /// What is revoked cannot be read.
+    #[error("{0}")]
+    Revoked(String),
     /// The system gives no thread, timer or randomness.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -118,6 +125,7 @@ struct Shared {
     listeners: Vec<Arc<Listener>>,
     /// The port for operators, if there is one.
     admin: Option<Arc<Listener>>,
+    revoked: RevokedList,
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
@@ -129,7 +137,12 @@ impl Server {
         let compiled = load_policy(&config.policy, config.store.is_some())?;
         log_warnings(&compiled);
         let policy = compiled.policy;
-        let listen = |listener: &ListenerConfig| listen(&config, listener, policy.trust_domain());
+        let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
+        let now_revoked = Arc::clone(&revoked.lock());
+        let listen = |listener: &ListenerConfig| {
+            let tls = load_tls(&config, listener, policy.trust_domain())?;
+            listen(listener, tls.with_revoked(Arc::clone(&now_revoked)))
+        };
         let (listeners, sockets): (Vec<_>, Vec<_>) = config
             .listeners
             .iter()
@@ -183,6 +196,7 @@ impl Server {
             config,
             listeners,
             admin: admin_listener,
+            revoked,
             refused_change: Mutex::default(),
             policy_seen: Mutex::default(),
         });
@@ -289,10 +303,27 @@ impl Shared {
         let configs = self.config.listeners.iter().chain(&self.config.admin);
         for (listener, config) in self.listeners.iter().chain(&self.admin).zip(configs) {
             match load_tls(&self.config, config, policy.trust_domain()) {
-                Ok(tls) => listener.tls.store(Arc::new(tls)),
+                Ok(tls) => {
+                    let revoked = self.revoked.lock();
+                    listener
+                        .tls
+                        .store(Arc::new(tls.with_revoked(Arc::clone(&revoked))));
+                }
                 Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error}"),
             }
         }
+    }
+
+    /// When what the listeners show and believe expires.
+    fn own_expiries(&self) -> impl Iterator<Item = ExpiryStatus> {
+        self.listeners.iter().chain(&self.admin).flat_map(|listener| {
+            let expiries = listener.tls.load().expiries();
+            let of_listener = expiries.into_iter().map(|(what, expires_unix_s)| ExpiryStatus {
+                expires_unix_s,
+                what: format!("{what} of listener {}", listener.name),
+            });
+            of_listener.collect::<Vec<_>>()
+        })
     }
 
     fn status(&self) -> Status {
@@ -320,6 +351,14 @@ impl Shared {
             })
             .collect();
         connections.sort_by_key(|connection| connection.id);
+        let of_connections = connections.iter().map(|connection| ExpiryStatus {
+            expires_unix_s: connection.expires_unix_s,
+            what: format!(
+                "the certificate of {} (connection {})",
+                connection.sender, connection.id
+            ),
+        });
+        let soonest_expiry = of_connections.chain(self.own_expiries()).min();
         let flows = broker
             .flows
             .totals()
@@ -350,6 +389,8 @@ impl Shared {
                 services: policy.services().len(),
                 refused_change: self.refused_change.lock().clone(),
             },
+            soonest_expiry,
+            revoked: self.revoked.lock().len(),
             listeners: self
                 .listeners
                 .iter()
@@ -367,12 +408,7 @@ impl Shared {
 }
 
 /// Opens a listener's port.
-fn listen(
-    config: &Config,
-    listener: &ListenerConfig,
-    trust_domain: &str,
-) -> Result<(Arc<Listener>, TcpListener), ServeError> {
-    let tls = load_tls(config, listener, trust_domain)?;
+fn listen(listener: &ListenerConfig, tls: TlsServer) -> Result<(Arc<Listener>, TcpListener), ServeError> {
     let failed = |error| ServeError::Bind {
         section: listener.section.clone(),
         address: listener.address,

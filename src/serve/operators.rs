@@ -31,6 +31,10 @@ pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>) -> Access {
         gate: Arc::new(Gate::new(move || broker.world.policy(), move || clock.now_us())),
         status: Arc::new(move || status.status()),
         queue: keeper.map(queue_orders),
+        revoke: {
+            let shared = Arc::clone(shared);
+            Arc::new(move |verb, who| Box::pin(Arc::clone(&shared).carry_out_revocation(verb, who)))
+        },
     }
 }
 

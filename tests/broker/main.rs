@@ -20,6 +20,7 @@ mod forged_headers;
 mod hostile;
 mod identity;
 mod late_replies;
+mod live;
 mod nats_server;
 mod operators;
 mod oracle;

@@ -88,7 +88,7 @@ fn as_somebody(broker: &Broker, admin: SocketAddr, name: &str, arguments: &[&str
 }
 
 /// One request over a connection that stays open. The status line of the answer.
-fn request(raw: &mut Raw, path: &str) -> String {
+pub fn request(raw: &mut Raw, path: &str) -> String {
     raw.send(format!("GET {path} HTTP/1.1\r\nhost: exocom\r\n\r\n").as_bytes());
     let status = raw.line();
     let mut length = 0;

@@ -19,12 +19,15 @@ use rustls::{InconsistentKeys, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 pub use files::{ServerTlsFiles, read_certificates, read_crls, read_private_key};
 pub use refused::RefusedHandshake;
-pub use verifier::ClientVerifier;
+pub use verifier::{ClientVerifier, fingerprint};
 
 use crate::identity::Identity;
+use crate::identity::revoked::Revoked;
 use crate::identity::spiffe::SpiffeError;
 use verifier::{OneHandshake, Seen};
 
@@ -164,7 +167,10 @@ pub enum HandshakeError {
 pub struct TlsServer {
     provider: Arc<CryptoProvider>,
     shown: Arc<SingleCertAndKey>,
+    /// When the certificate that it shows expires, in seconds since 1970.
+    shown_until_unix_s: i64,
     verifier: Arc<ClientVerifier>,
+    revoked: Arc<Revoked>,
 }
 
 impl TlsServer {
@@ -175,6 +181,21 @@ impl TlsServer {
         if tls.cert_chain.is_empty() {
             return Err(TlsConfigError::NoServerCertificate);
         }
+        let shown_until_unix_s = tls
+            .cert_chain
+            .iter()
+            .filter_map(|certificate| {
+                Some(
+                    X509Certificate::from_der(certificate)
+                        .ok()?
+                        .1
+                        .validity()
+                        .not_after
+                        .timestamp(),
+                )
+            })
+            .min()
+            .ok_or(TlsConfigError::NoServerCertificate)?;
         let shown =
             CertifiedKey::from_der(tls.cert_chain, tls.key, &provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsConfigError::KeyMismatch,
@@ -183,12 +204,29 @@ impl TlsServer {
         let server = Self {
             provider,
             shown: Arc::new(SingleCertAndKey::from(shown)),
+            shown_until_unix_s,
             verifier: Arc::new(verifier),
+            revoked: Arc::default(),
         };
         server
-            .config(Arc::new(OneHandshake::new(server.verifier.clone())))
+            .config(server.one_handshake())
             .map_err(TlsConfigError::Provider)?;
         Ok(server)
+    }
+
+    /// The same server, for which this is revoked besides what the CRLs say.
+    pub fn with_revoked(&self, revoked: Arc<Revoked>) -> Self {
+        Self {
+            revoked,
+            ..self.clone()
+        }
+    }
+
+    /// When its own certificate, its roots and its revocation lists expire, in seconds since 1970.
+    pub fn expiries(&self) -> Vec<(String, i64)> {
+        let mut expiries = vec![("the certificate".to_owned(), self.shown_until_unix_s)];
+        expiries.extend(self.verifier.expiries());
+        expiries
     }
 
     /// Shakes hands with one client and says who it is. The caller limits the time that this may take.
@@ -208,7 +246,7 @@ impl TlsServer {
 
     /// One handshake, for a caller that drives rustls itself.
     pub fn handshake(&self) -> Handshake {
-        let verifier = Arc::new(OneHandshake::new(self.verifier.clone()));
+        let verifier = self.one_handshake();
         let config = self
             .config(verifier.clone())
             .expect("`new` made the same configuration with success");
@@ -225,7 +263,25 @@ impl TlsServer {
         chain: &[CertificateDer<'_>],
         now_unix_s: i64,
     ) -> Result<Identity, RefusedHandshake> {
-        self.verifier.identify(chain, now_unix_s)
+        let identity = self.verifier.identify(chain, now_unix_s)?;
+        self.check_revoked(&identity, chain)?;
+        Ok(identity)
+    }
+
+    /// Whether operators have revoked a client whose handshake was accepted earlier.
+    pub fn check_revoked(
+        &self,
+        identity: &Identity,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), RefusedHandshake> {
+        match verifier::revoked(&self.revoked, identity, chain) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    fn one_handshake(&self) -> Arc<OneHandshake> {
+        Arc::new(OneHandshake::new(self.verifier.clone(), self.revoked.clone()))
     }
 
     fn config(&self, verifier: Arc<OneHandshake>) -> Result<ServerConfig, rustls::Error> {

@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
@@ -22,6 +23,7 @@ use x509_parser::prelude::FromDer;
 
 use super::TlsConfigError;
 use super::refused::{RefusedHandshake, alerting};
+use crate::identity::revoked::Revoked;
 use crate::identity::{CertRules, Identity, Position, Refusal, claimed_trust_domain, describe, spiffe};
 
 /// The roots, revocation lists and rules of every trust domain. Immutable: a change makes a new one.
@@ -92,6 +94,15 @@ impl ClientVerifier {
             verifier.bind(trust_domain, roots, lifetime_max_days)?;
         }
         Ok(verifier)
+    }
+
+    /// When its roots expire, in seconds since 1970.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = (String, i64)> {
+        self.domains.iter().flat_map(|domain| {
+            let trust_domain = &domain.rules.trust_domain;
+            let roots = domain.roots.iter();
+            roots.map(move |root| (format!("a root of {trust_domain}"), root.not_after_unix_s))
+        })
     }
 
     fn bind(
@@ -271,10 +282,35 @@ fn unix_s(now: UnixTime) -> i64 {
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// What operators have revoked of a client whose chain is good otherwise.
+pub(super) fn revoked(
+    list: &Revoked,
+    identity: &Identity,
+    chain: &[CertificateDer<'_>],
+) -> Option<RefusedHandshake> {
+    let fingerprints = chain.iter().map(|certificate| fingerprint(certificate));
+    let entry = list.find(identity, fingerprints)?;
+    Some(RefusedHandshake {
+        rule: "revoked",
+        message: format!(
+            "{} is revoked here by {}: {}",
+            entry.what, entry.who, entry.reason
+        ),
+        whose: chain.first().map(|leaf| describe(leaf)),
+    })
+}
+
+/// The SHA-256 of a certificate.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; SHA256_OUTPUT_LEN] {
+    let digest = ring::digest::digest(&SHA256, certificate);
+    digest.as_ref().try_into().expect("a SHA-256 has so many bytes")
+}
+
 /// The verifier of one handshake, which remembers what it saw.
 #[derive(Debug)]
 pub(super) struct OneHandshake {
     verifier: Arc<ClientVerifier>,
+    revoked: Arc<Revoked>,
     seen: OnceLock<Seen>,
 }
 
@@ -286,9 +322,10 @@ pub(super) struct Seen {
 }
 
 impl OneHandshake {
-    pub(super) fn new(verifier: Arc<ClientVerifier>) -> Self {
+    pub(super) fn new(verifier: Arc<ClientVerifier>, revoked: Arc<Revoked>) -> Self {
         Self {
             verifier,
+            revoked,
             seen: OnceLock::new(),
         }
     }
@@ -312,7 +349,13 @@ impl ClientCertVerifier for OneHandshake {
         let mut chain = vec![end_entity.clone()];
         chain.extend_from_slice(intermediates);
         let (outcome, answer) = match self.verifier.verify(&chain, now) {
-            Ok(identity) => (Ok(identity), Ok(ClientCertVerified::assertion())),
+            Ok(identity) => match revoked(&self.revoked, &identity, &chain) {
+                None => (Ok(identity), Ok(ClientCertVerified::assertion())),
+                Some(refused) => (
+                    Err(refused),
+                    Err(Error::InvalidCertificate(CertificateError::Revoked)),
+                ),
+            },
             Err(refused) => (Err(refused.handshake), Err(refused.alerting)),
         };
         match self.seen.set(Seen {
