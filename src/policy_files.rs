@@ -1,9 +1,10 @@
-//! A policy's files from disk: the one place that reads them, for every command that needs a policy.
+//! A policy's files on disk: the one place that reads them, for every command that needs a policy, and that replaces one.
 //!
 //! Reads no more than a policy may have, and judges nothing but that it is text.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::limits::POLICY_BYTES_MAX;
@@ -50,6 +51,31 @@ pub fn load_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
         }
     }
     Ok(sources)
+}
+
+/// Replaces the text of a file, whole or not at all, keeping its mode and owner; through a symbolic link, the file that
+/// it leads to. Returns after the new text is on disk. Refuses it if the file no longer has the text that was read.
+pub fn replace(path: &Path, read: &str, text: &str) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    let folder = path
+        .parent()
+        .ok_or_else(|| io::Error::other("the file is in no folder"))?;
+    let metadata = fs::metadata(&path)?;
+    let mut temporary = tempfile::Builder::new().prefix(".exocom-").tempfile_in(folder)?;
+    temporary.write_all(text.as_bytes())?;
+    let file = temporary.as_file();
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (metadata.uid(), metadata.gid()) {
+        std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    file.set_permissions(metadata.permissions())?;
+    file.sync_all()?;
+    // As late as can be: what is written between here and the renaming is lost.
+    if fs::read(&path)? != read.as_bytes() {
+        return Err(io::Error::other("somebody has changed the file meanwhile"));
+    }
+    temporary.persist(&path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
 }
 
 /// Reads the expectations beside a policy: of a file `todo.toml`, the file `todo.expect` if there is one; of a folder,

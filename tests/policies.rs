@@ -15,7 +15,7 @@ use std::time::Duration;
 use exocom::identity::{Identity, Role};
 use exocom::policy::{Action, Audit, Capability, Compiled, Delivery, Kind, Policy};
 use exocom::policy_files::{load_expectations, load_sources};
-use exocom::review::judge;
+use exocom::review::{judge, layout};
 use exocom::wire::name::{MessageName, Pattern};
 
 use Action::{Receive, Send};
@@ -38,6 +38,8 @@ fn every_policy_is_tested_and_sound() {
             "{}",
             compiled.warnings.render(false)
         );
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!(layout(&text).unwrap(), text, "exocom policy fmt policies/{file}");
         let expectations = load_expectations(&[folder.join(file)]).unwrap();
         let verdict = judge(&compiled.policy, &expectations);
         assert!(verdict.met > 0 && verdict.failed == 0, "{file}: {verdict:?}");

@@ -6,6 +6,7 @@
 mod diff;
 mod expect;
 mod explain;
+mod layout;
 mod near;
 mod reach;
 #[cfg(test)]
@@ -17,5 +18,6 @@ mod travel;
 pub use diff::{Change, Diff, Effect, Listeners, diff};
 pub use expect::{Failure, Verdict, judge};
 pub use explain::{Beside, Edit, EditVerb, Explanation, explain};
+pub use layout::{NotToml, layout};
 pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};

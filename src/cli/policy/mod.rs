@@ -1,13 +1,15 @@
 //! `exocom policy`: what a person does with a policy before the broker gets it.
 //!
-//! Reads files and prints; talks to no broker.
+//! Talks to no broker. What changes a file says so.
 
 mod check;
 mod diff;
+mod edit;
 mod explain;
+mod fmt;
 mod test;
 
-use std::fmt;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ pub enum PolicyCommand {
     Diff(diff::DiffArgs),
     Explain(explain::ExplainArgs),
     Test(test::TestArgs),
+    Fmt(fmt::FmtArgs),
+    Edit(edit::EditArgs),
 }
 
 /// The answer is no: a policy that is refused, a gain that must not be.
@@ -55,6 +59,8 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Diff(args) => diff::run(args, streams),
         PolicyCommand::Explain(args) => explain::run(args, streams),
         PolicyCommand::Test(args) => test::run(args, streams),
+        PolicyCommand::Fmt(args) => fmt::run(args, streams),
+        PolicyCommand::Edit(args) => edit::run(args, streams),
     }
 }
 
@@ -98,7 +104,7 @@ impl NoPolicy {
 }
 
 /// Says why a command could not do its work.
-fn unusable(error: &dyn fmt::Display, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+fn unusable(error: &dyn Display, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
     if json {
         print_json(streams.out, &serde_json::json!({ "error": error.to_string() }))?;
     } else {

@@ -4,3 +4,4 @@ mod brute_force;
 mod differences;
 mod expectations;
 mod explanations;
+mod layouts;
