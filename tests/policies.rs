@@ -15,7 +15,7 @@ use std::time::Duration;
 use exocom::identity::{Identity, Role};
 use exocom::policy::{Action, Audit, Capability, Compiled, Delivery, Kind, Policy};
 use exocom::policy_files::{load_expectations, load_sources};
-use exocom::review::{judge, layout};
+use exocom::review::{judge, layout, schema};
 use exocom::wire::name::{MessageName, Pattern};
 
 use Action::{Receive, Send};
@@ -44,6 +44,16 @@ fn every_policy_is_tested_and_sound() {
         let verdict = judge(&compiled.policy, &expectations);
         assert!(verdict.met > 0 && verdict.failed == 0, "{file}: {verdict:?}");
     }
+}
+
+#[test]
+fn the_schema_is_current() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/policy.schema.json");
+    let current = format!("{}\n", serde_json::to_string_pretty(&schema()).unwrap());
+    assert!(
+        fs::read_to_string(file).is_ok_and(|kept| kept == current),
+        "exocom policy schema > policies/policy.schema.json"
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod explain;
 mod layout;
 mod near;
 mod reach;
+mod schema;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub use explain::{Beside, Edit, EditVerb, Explanation, explain};
 pub use layout::{NotToml, layout};
 pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};
+pub use schema::schema;

@@ -7,6 +7,7 @@ mod diff;
 mod edit;
 mod explain;
 mod fmt;
+mod schema;
 mod test;
 
 use std::fmt::Display;
@@ -33,6 +34,7 @@ pub enum PolicyCommand {
     Test(test::TestArgs),
     Fmt(fmt::FmtArgs),
     Edit(edit::EditArgs),
+    Schema(schema::SchemaArgs),
 }
 
 /// The answer is no: a policy that is refused, a gain that must not be.
@@ -61,6 +63,7 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Test(args) => test::run(args, streams),
         PolicyCommand::Fmt(args) => fmt::run(args, streams),
         PolicyCommand::Edit(args) => edit::run(args, streams),
+        PolicyCommand::Schema(_) => schema::run(streams),
     }
 }
 

@@ -5,3 +5,4 @@ mod differences;
 mod expectations;
 mod explanations;
 mod layouts;
+mod schemas;

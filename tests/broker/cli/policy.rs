@@ -262,6 +262,13 @@ fn a_policy_is_laid_out_in_place_and_checked_without() {
     assert_eq!(json(&answer)["unchanged"][0], "ugly.toml");
 }
 
+#[test]
+fn the_schema_is_printed() {
+    let answer = exocom(Path::new("."), &["policy", "schema"]);
+    assert_eq!(answer.code, Some(0));
+    assert_eq!(json(&answer)["title"], "ExoCom policy");
+}
+
 /// Edits `policy.toml` with this for an editor and these answers to the questions.
 fn edit(folder: &Path, editor: &str, answers: &str) -> Answer {
     let output = Command::new(EXOCOM)
