@@ -17,8 +17,8 @@ use crate::serve::Server;
 #[derive(Debug, Args)]
 #[command(
     long_about = "Runs the broker in the foreground until SIGTERM or Ctrl-C.\n\n\
-        The policy is read again whenever its file changes. SIGHUP reads policy, certificates, roots and \
-        revocation lists again. What cannot be used leaves the old in force, and says so in the log.\n\n\
+        Policy, certificates, roots and revocation lists are read again whenever their files change, and on \
+        SIGHUP. What cannot be used leaves the old in force, and says so in the log.\n\n\
         On SIGTERM clients are told to leave (lame duck) and are ended gradually; a second signal ends at once.",
     after_long_help = "Example:\n  exocom serve --config /etc/exocom/exocom.toml\n\n\
         docs/configuration.md lists every key. `exocom dev` writes a working file to start from."

@@ -17,6 +17,8 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// The certificate that expires first of those that the open connections and the listeners use.
     pub soonest_expiry: Option<ExpiryStatus>,
+    /// Why the latest change of certificates, roots or revocation lists was not taken, if it was not.
+    pub refused_certificates: Option<String>,
     /// How many entries the list of what is revoked has.
     pub revoked: usize,
     /// The ports.
@@ -154,6 +156,12 @@ impl Status {
                 "expires  {} first, at {}",
                 expiry.what,
                 rfc3339(expiry.expires_unix_s)
+            )?;
+        }
+        if let Some(error) = &self.refused_certificates {
+            writeln!(
+                out,
+                "         changed certificates were refused, those before them stay:\n{error}"
             )?;
         }
         if self.revoked > 0 {

@@ -1,11 +1,13 @@
 //! A running broker: the only place where the rooms meet. Starts them, reloads what changes, stops them.
 
+mod certificates;
 mod keeper;
 mod operate;
 mod operators;
 mod policy;
 mod post;
 mod revoked;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,11 +36,13 @@ use crate::limits::{
 use crate::net::broker::{Broker, Settings};
 use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
-use crate::net::tls::{ServerTlsFiles, TlsConfigError, TlsServer};
+use crate::net::tls::{TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
+use crate::serve::certificates::{FilesSeen, load_tls};
 use crate::serve::keeper::Keeper;
-use crate::serve::policy::{Reload, log_warnings, watch};
+use crate::serve::policy::{Reload, log_warnings};
 use crate::serve::revoked::RevokedList;
+use crate::serve::watch::watch;
 use crate::traffic::flow::FlowTotals;
 
 pub use crate::serve::policy::{PolicyLoadError, load_policy};
@@ -126,6 +130,7 @@ struct Shared {
     /// The port for operators, if there is one.
     admin: Option<Arc<Listener>>,
     revoked: RevokedList,
+    files_seen: FilesSeen,
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
@@ -197,6 +202,7 @@ impl Server {
             listeners,
             admin: admin_listener,
             revoked,
+            files_seen: FilesSeen::default(),
             refused_change: Mutex::default(),
             policy_seen: Mutex::default(),
         });
@@ -251,7 +257,7 @@ impl Server {
     /// in force, with a line in the log.
     pub fn reload(&self) {
         self.shared.reload_policy(Reload::Asked);
-        self.shared.reload_tls();
+        self.shared.reload_tls(Reload::Asked);
     }
 
     /// Stops: no more connections, a notice to all clients, then an end to each, spread over the configured
@@ -298,34 +304,6 @@ impl Server {
 }
 
 impl Shared {
-    fn reload_tls(&self) {
-        let policy = self.broker.world.policy();
-        let configs = self.config.listeners.iter().chain(&self.config.admin);
-        for (listener, config) in self.listeners.iter().chain(&self.admin).zip(configs) {
-            match load_tls(&self.config, config, policy.trust_domain()) {
-                Ok(tls) => {
-                    let revoked = self.revoked.lock();
-                    listener
-                        .tls
-                        .store(Arc::new(tls.with_revoked(Arc::clone(&revoked))));
-                }
-                Err(error) => tracing::error!("certificates not reloaded, the old ones stay: {error}"),
-            }
-        }
-    }
-
-    /// When what the listeners show and believe expires.
-    fn own_expiries(&self) -> impl Iterator<Item = ExpiryStatus> {
-        self.listeners.iter().chain(&self.admin).flat_map(|listener| {
-            let expiries = listener.tls.load().expiries();
-            let of_listener = expiries.into_iter().map(|(what, expires_unix_s)| ExpiryStatus {
-                expires_unix_s,
-                what: format!("{what} of listener {}", listener.name),
-            });
-            of_listener.collect::<Vec<_>>()
-        })
-    }
-
     fn status(&self) -> Status {
         let broker = &self.broker;
         let policy = broker.world.policy();
@@ -358,7 +336,11 @@ impl Shared {
                 connection.sender, connection.id
             ),
         });
-        let soonest_expiry = of_connections.chain(self.own_expiries()).min();
+        let of_our_own = self.own_expiries().map(|expiry| ExpiryStatus {
+            expires_unix_s: expiry.unix_s,
+            what: expiry.what,
+        });
+        let soonest_expiry = of_connections.chain(of_our_own).min();
         let flows = broker
             .flows
             .totals()
@@ -390,6 +372,7 @@ impl Shared {
                 refused_change: self.refused_change.lock().clone(),
             },
             soonest_expiry,
+            refused_certificates: self.refused_certificates(),
             revoked: self.revoked.lock().len(),
             listeners: self
                 .listeners
@@ -422,24 +405,6 @@ fn listen(listener: &ListenerConfig, tls: TlsServer) -> Result<(Arc<Listener>, T
         tls: ArcSwap::from_pointee(tls),
     };
     Ok((Arc::new(listener), socket))
-}
-
-fn load_tls(config: &Config, listener: &ListenerConfig, trust_domain: &str) -> Result<TlsServer, ServeError> {
-    let roots = listener
-        .roots
-        .iter()
-        .map(|(domain, file)| (domain.as_deref().unwrap_or(trust_domain).to_owned(), file.clone()));
-    let files = ServerTlsFiles {
-        certificate: config.certificate.clone(),
-        key: config.key.clone(),
-        roots: roots.collect(),
-        crls: listener.crls.clone(),
-        lifetime_max_days: config.limits.certificate_life_days,
-    };
-    files.load().map_err(|error| ServeError::Tls {
-        section: listener.section.clone(),
-        error,
-    })
 }
 
 /// Opens the store, and says what it found.

@@ -1,21 +1,14 @@
 //! The policy while the broker runs: read at the start, read again when its files change or when asked, swapped
 //! whole. One that cannot be used leaves the old in force; nothing is judged twice.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind};
 use ring::digest::{Context, SHA256};
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::policy::{Compiled, Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
 use crate::serve::Shared;
-
-/// How long changes of the policy's files must have settled before they are read, in milliseconds.
-const SETTLED_MS: u64 = 200;
 
 /// Why a policy is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +99,7 @@ impl Shared {
                 let moved = policy.trust_domain() != old.trust_domain();
                 self.broker.world.set_policy(Arc::new(policy));
                 if moved {
-                    self.reload_tls();
+                    self.reload_tls(Reload::Asked);
                 }
             }
             Err(error) => {
@@ -117,56 +110,6 @@ impl Shared {
                 *self.refused_change.lock() = Some(error.to_string());
             }
         }
-    }
-}
-
-/// Watches the policy's files and reloads when they have changed. Where the system cannot watch, SIGHUP still
-/// works.
-pub(super) fn watch(shared: &Arc<Shared>) -> (Option<notify::RecommendedWatcher>, AbortHandle) {
-    let changed = Arc::new(Notify::new());
-    let changes = Arc::clone(&changed);
-    let reloading = Arc::clone(shared);
-    let task = tokio::spawn(async move {
-        loop {
-            changes.notified().await;
-            // An editor writes in several steps.
-            tokio::time::sleep(Duration::from_millis(SETTLED_MS)).await;
-            let shared = Arc::clone(&reloading);
-            if tokio::task::spawn_blocking(move || shared.reload_policy(Reload::Noticed))
-                .await
-                .is_err()
-            {
-                tracing::error!("reloading the policy failed; the old one stays");
-            }
-        }
-    });
-    let on_event = move |event: notify::Result<notify::Event>| {
-        let is_read = |kind: &EventKind| matches!(kind, EventKind::Access(kind) if !matches!(kind, AccessKind::Close(notify::event::AccessMode::Write)));
-        if event.is_ok_and(|event| !is_read(&event.kind)) {
-            changed.notify_one();
-        }
-    };
-    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-        watcher.watch(
-            &watched_folder(&shared.config.policy),
-            RecursiveMode::NonRecursive,
-        )?;
-        Ok(watcher)
-    });
-    let watcher = watcher
-        .inspect_err(|error| tracing::warn!(%error, "cannot watch the policy; send SIGHUP after a change"))
-        .ok();
-    (watcher, task.abort_handle())
-}
-
-/// A file is replaced by renaming another onto it, so it is its folder that is watched.
-fn watched_folder(policy: &Path) -> PathBuf {
-    if policy.is_dir() {
-        return policy.to_owned();
-    }
-    match policy.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 

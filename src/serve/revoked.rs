@@ -156,7 +156,7 @@ impl Shared {
         };
         self.revoked.keep(&changed)?;
         *current = Arc::new(changed);
-        for listener in self.listeners.iter().chain(&self.admin) {
+        for listener in self.all_listeners() {
             let tls = listener.tls.load().with_revoked(Arc::clone(&current));
             listener.tls.store(Arc::new(tls));
         }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -174,6 +174,17 @@ impl Ca {
 
     /// A revocation list that is valid from an hour ago until so many minutes from now.
     pub fn crl(&self, revoked: &[&SerialNumber], minutes: i64) -> CertificateRevocationListDer<'static> {
+        self.crl_of(1, None, revoked, minutes)
+    }
+
+    /// The same with a number, and the distribution point that it is for.
+    pub fn crl_of(
+        &self,
+        number: u64,
+        point: Option<&str>,
+        revoked: &[&SerialNumber],
+        minutes: i64,
+    ) -> CertificateRevocationListDer<'static> {
         let now = OffsetDateTime::now_utc();
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: (*serial).clone(),
@@ -184,8 +195,13 @@ impl Ca {
         let params = CertificateRevocationListParams {
             this_update: now - Duration::hours(1),
             next_update: now + Duration::minutes(minutes),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: point.map(|uri| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: vec![uri.to_owned()],
+                },
+                scope: None,
+            }),
             revoked_certs: revoked.collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };

@@ -1,4 +1,4 @@
-//! PEM files to a [`TlsServer`]. Reading is bounded; every error names the file.
+//! PEM files to the parts of a [`TlsServer`](super::TlsServer). Reading is bounded; every error names the file.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,16 +7,35 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::{ServerTls, TlsConfigError, TlsServer};
+use super::{ClientVerifier, Shown, TlsConfigError, Trust};
 use crate::limits::{CRL_FILE_BYTES_MAX, PEM_FILE_BYTES_MAX};
 
-/// Where the parts of a [`ServerTls`] are.
+/// Where the certificate is that a server shows.
 #[derive(Debug, Clone)]
-pub struct ServerTlsFiles {
+pub struct ShownFiles {
     /// The server's certificate, then its intermediates.
     pub certificate: PathBuf,
     /// Its private key: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
+}
+
+impl ShownFiles {
+    /// Reads both files and checks that they belong together. On any error the caller keeps what it has.
+    pub fn load(&self) -> Result<Shown, TlsConfigError> {
+        let certificate = read_certificates(&self.certificate)?;
+        Shown::new(certificate, read_private_key(&self.key)?)
+            .map_err(|error| in_files([&self.certificate, &self.key], error))
+    }
+
+    /// All files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.certificate, &self.key].into_iter()
+    }
+}
+
+/// Where the parts of a [`Trust`] are.
+#[derive(Debug, Clone)]
+pub struct TrustFiles {
     /// Each trust domain with a file of the roots bound to it.
     pub roots: Vec<(String, PathBuf)>,
     /// Files of revocation lists; `None` revokes nothing, an empty list is an error.
@@ -25,45 +44,52 @@ pub struct ServerTlsFiles {
     pub lifetime_max_days: u32,
 }
 
-impl ServerTlsFiles {
-    /// Reads all files and checks what they say. On any error the caller keeps the server it has.
-    pub fn load(&self) -> Result<TlsServer, TlsConfigError> {
+impl TrustFiles {
+    /// Reads all files and checks what they say. On any error the caller keeps what it has.
+    pub fn load(&self) -> Result<ClientVerifier, TlsConfigError> {
         let roots = self
             .roots
             .iter()
             .map(|(trust_domain, file)| Ok((trust_domain.clone(), read_certificates(file)?)));
-        let tls = ServerTls {
-            cert_chain: read_certificates(&self.certificate)?,
-            key: read_private_key(&self.key)?,
+        let trust = Trust {
             roots: roots.collect::<Result<_, TlsConfigError>>()?,
             crls: self.crls.as_deref().map(read_all_crls).transpose()?,
             lifetime_max_days: self.lifetime_max_days,
         };
-        TlsServer::new(tls).map_err(|error| TlsConfigError::InFiles {
-            files: self.files_behind(&error),
-            error: Box::new(error),
-        })
+        trust.verifier().map_err(|error| self.name_files(error))
     }
 
-    fn files_behind(&self, error: &TlsConfigError) -> String {
-        let pair = [&self.certificate, &self.key];
-        let files: Vec<&PathBuf> = match error {
+    /// All files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let roots = self.roots.iter().map(|(_, file)| file);
+        roots.chain(self.crls.iter().flatten())
+    }
+
+    /// The same error with the files that it is about.
+    pub fn name_files(&self, error: TlsConfigError) -> TlsConfigError {
+        let roots = self.roots.iter();
+        let files: Vec<&PathBuf> = match &error {
             TlsConfigError::Root { trust_domain, .. } | TlsConfigError::TrustDomain { trust_domain, .. } => {
-                let of_domain = self.roots.iter().filter(|(domain, _)| domain == trust_domain);
+                let of_domain = roots.filter(|(domain, _)| domain == trust_domain);
                 of_domain.map(|(_, file)| file).collect()
             }
-            TlsConfigError::NoRoots { .. } | TlsConfigError::RootBoundTwice { .. } => {
-                self.roots.iter().map(|(_, file)| file).collect()
-            }
             TlsConfigError::NoCrls | TlsConfigError::Crl { .. } => self.crls.iter().flatten().collect(),
-            _ => pair.into(),
+            _ => roots.map(|(_, file)| file).collect(),
         };
-        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        if names.is_empty() {
-            "the configuration".to_owned()
-        } else {
-            names.join(", ")
-        }
+        in_files(files, error)
+    }
+}
+
+fn in_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>, error: TlsConfigError) -> TlsConfigError {
+    let names: Vec<_> = files.into_iter().map(|file| file.display().to_string()).collect();
+    let files = if names.is_empty() {
+        "the configuration".to_owned()
+    } else {
+        names.join(", ")
+    };
+    TlsConfigError::InFiles {
+        files,
+        error: Box::new(error),
     }
 }
 

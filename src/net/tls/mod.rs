@@ -5,6 +5,7 @@
 //! build a new one and swap it whole; then [`TlsServer::recheck`] says which open connections have to go.
 
 mod files;
+mod lists;
 mod refused;
 mod verifier;
 
@@ -22,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-pub use files::{ServerTlsFiles, read_certificates, read_crls, read_private_key};
+pub use files::{ShownFiles, TrustFiles, read_certificates, read_crls, read_private_key};
 pub use refused::RefusedHandshake;
 pub use verifier::{ClientVerifier, fingerprint};
 
@@ -31,13 +32,65 @@ use crate::identity::revoked::Revoked;
 use crate::identity::spiffe::SpiffeError;
 use verifier::{OneHandshake, Seen};
 
-/// What a server shows, and whom it believes.
+/// The certificate that a server shows, with its key.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pair: Arc<SingleCertAndKey>,
+    cert_chain: Vec<CertificateDer<'static>>,
+    expiry: Expiry,
+}
+
+/// When something expires that a server shows or believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// What it is, for people.
+    pub what: String,
+    /// When, in seconds since 1970.
+    pub unix_s: i64,
+    /// How long it was valid in all, in seconds.
+    pub life_s: i64,
+}
+
+impl Shown {
+    /// Checks that the key belongs to the first certificate of the chain.
+    pub fn new(
+        cert_chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsConfigError> {
+        let expiry = cert_chain
+            .iter()
+            .filter_map(|certificate| X509Certificate::from_der(certificate).ok())
+            .map(|(_, x509)| Expiry::of("the certificate".to_owned(), &x509))
+            .min_by_key(|expiry| expiry.unix_s)
+            .ok_or(TlsConfigError::NoServerCertificate)?;
+        let pair =
+            CertifiedKey::from_der(cert_chain.clone(), key, &provider()).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsConfigError::KeyMismatch,
+                error => TlsConfigError::ServerKey(error),
+            })?;
+        Ok(Self {
+            pair: Arc::new(SingleCertAndKey::from(pair)),
+            cert_chain,
+            expiry,
+        })
+    }
+}
+
+impl Expiry {
+    fn of(what: String, x509: &X509Certificate<'_>) -> Self {
+        let validity = x509.validity();
+        let unix_s = validity.not_after.timestamp();
+        Self {
+            what,
+            unix_s,
+            life_s: unix_s.saturating_sub(validity.not_before.timestamp()),
+        }
+    }
+}
+
+/// Whom a server believes.
 #[derive(Debug)]
-pub struct ServerTls {
-    /// The server's certificate, then its intermediates.
-    pub cert_chain: Vec<CertificateDer<'static>>,
-    /// The private key of the first certificate.
-    pub key: PrivateKeyDer<'static>,
+pub struct Trust {
     /// Each trust domain with the roots that alone may vouch for it.
     pub roots: Vec<(String, Vec<CertificateDer<'static>>)>,
     /// The revocation lists. Where there are some, every issuer in every chain needs one that has not expired;
@@ -166,45 +219,24 @@ pub enum HandshakeError {
 #[derive(Debug, Clone)]
 pub struct TlsServer {
     provider: Arc<CryptoProvider>,
-    shown: Arc<SingleCertAndKey>,
-    /// When the certificate that it shows expires, in seconds since 1970.
-    shown_until_unix_s: i64,
+    shown: Shown,
     verifier: Arc<ClientVerifier>,
     revoked: Arc<Revoked>,
 }
 
+impl Trust {
+    /// Checks all that can be checked before the first client comes.
+    pub fn verifier(self) -> Result<ClientVerifier, TlsConfigError> {
+        ClientVerifier::new(&provider(), self.roots, self.crls, self.lifetime_max_days)
+    }
+}
+
 impl TlsServer {
-    /// Checks everything that can be checked before the first client comes.
-    pub fn new(tls: ServerTls) -> Result<Self, TlsConfigError> {
-        let provider = provider();
-        let verifier = ClientVerifier::new(&provider, tls.roots, tls.crls, tls.lifetime_max_days)?;
-        if tls.cert_chain.is_empty() {
-            return Err(TlsConfigError::NoServerCertificate);
-        }
-        let shown_until_unix_s = tls
-            .cert_chain
-            .iter()
-            .filter_map(|certificate| {
-                Some(
-                    X509Certificate::from_der(certificate)
-                        .ok()?
-                        .1
-                        .validity()
-                        .not_after
-                        .timestamp(),
-                )
-            })
-            .min()
-            .ok_or(TlsConfigError::NoServerCertificate)?;
-        let shown =
-            CertifiedKey::from_der(tls.cert_chain, tls.key, &provider).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsConfigError::KeyMismatch,
-                error => TlsConfigError::ServerKey(error),
-            })?;
+    /// A server for which nothing is revoked but by CRLs.
+    pub fn new(shown: Shown, verifier: ClientVerifier) -> Result<Self, TlsConfigError> {
         let server = Self {
-            provider,
-            shown: Arc::new(SingleCertAndKey::from(shown)),
-            shown_until_unix_s,
+            provider: provider(),
+            shown,
             verifier: Arc::new(verifier),
             revoked: Arc::default(),
         };
@@ -212,6 +244,31 @@ impl TlsServer {
             .config(server.one_handshake())
             .map_err(TlsConfigError::Provider)?;
         Ok(server)
+    }
+
+    /// The same server with another certificate; `None` where it is the same.
+    pub fn with_shown(&self, shown: &Shown) -> Option<Self> {
+        (shown.cert_chain != self.shown.cert_chain).then(|| Self {
+            shown: shown.clone(),
+            ..self.clone()
+        })
+    }
+
+    /// The same server that believes others; `None` where they are the same. An error where a revocation list is
+    /// older than the one it would replace, or has expired.
+    pub fn with_trust(
+        &self,
+        verifier: ClientVerifier,
+        now_unix_s: i64,
+    ) -> Result<Option<Self>, TlsConfigError> {
+        if verifier.is_same(&self.verifier) {
+            return Ok(None);
+        }
+        verifier.may_follow(&self.verifier, now_unix_s)?;
+        Ok(Some(Self {
+            verifier: Arc::new(verifier),
+            ..self.clone()
+        }))
     }
 
     /// The same server, for which this is revoked besides what the CRLs say.
@@ -222,9 +279,9 @@ impl TlsServer {
         }
     }
 
-    /// When its own certificate, its roots and its revocation lists expire, in seconds since 1970.
-    pub fn expiries(&self) -> Vec<(String, i64)> {
-        let mut expiries = vec![("the certificate".to_owned(), self.shown_until_unix_s)];
+    /// When its own certificate, its roots and its revocation lists expire.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let mut expiries = vec![self.shown.expiry.clone()];
         expiries.extend(self.verifier.expiries());
         expiries
     }
@@ -288,7 +345,7 @@ impl TlsServer {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(self.shown.clone());
+            .with_cert_resolver(self.shown.pair.clone());
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;

@@ -21,8 +21,9 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::TlsConfigError;
+use super::lists::{ListHead, may_follow};
 use super::refused::{RefusedHandshake, alerting};
+use super::{Expiry, TlsConfigError};
 use crate::identity::revoked::Revoked;
 use crate::identity::{CertRules, Identity, Position, Refusal, claimed_trust_domain, describe, spiffe};
 
@@ -30,6 +31,7 @@ use crate::identity::{CertRules, Identity, Position, Refusal, claimed_trust_doma
 #[derive(Debug)]
 pub struct ClientVerifier {
     domains: Vec<Domain>,
+    lists: Vec<ListHead>,
     root_hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -45,6 +47,7 @@ struct Domain {
 #[derive(Debug)]
 struct Root {
     verifier: Arc<dyn ClientCertVerifier>,
+    der: CertificateDer<'static>,
     public_key: Vec<u8>,
     not_after_unix_s: i64,
 }
@@ -68,8 +71,10 @@ impl ClientVerifier {
             return Err(TlsConfigError::NoRoots { trust_domain: None });
         }
         let crls = crls.map_or(Ok(Vec::new()), checked_crls)?;
+        let lists = (1..).zip(&crls).map(|(number, crl)| ListHead::read(crl, number));
         let mut verifier = Self {
             domains: Vec::new(),
+            lists: lists.collect::<Result<_, _>>()?,
             root_hints: Vec::new(),
             algorithms: provider.signature_verification_algorithms,
         };
@@ -93,16 +98,46 @@ impl ClientVerifier {
             }
             verifier.bind(trust_domain, roots, lifetime_max_days)?;
         }
+        let roots = || verifier.domains.iter().flat_map(|domain| &domain.roots);
+        for (number, list) in (1..).zip(&verifier.lists) {
+            list.check_signed(number, roots().map(|root| &*root.der))?;
+        }
         Ok(verifier)
     }
 
-    /// When its roots expire, in seconds since 1970.
-    pub(super) fn expiries(&self) -> impl Iterator<Item = (String, i64)> {
-        self.domains.iter().flat_map(|domain| {
-            let trust_domain = &domain.rules.trust_domain;
-            let roots = domain.roots.iter();
-            roots.map(move |root| (format!("a root of {trust_domain}"), root.not_after_unix_s))
-        })
+    /// When its roots and lists expire.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        self.domains
+            .iter()
+            .flat_map(|domain| {
+                let trust_domain = &domain.rules.trust_domain;
+                let roots = domain.roots.iter();
+                roots.filter_map(move |root| {
+                    let (_, x509) = X509Certificate::from_der(&root.der).ok()?;
+                    Some(Expiry::of(format!("a root of {trust_domain}"), &x509))
+                })
+            })
+            .chain(self.lists.iter().filter_map(ListHead::expiry))
+    }
+
+    /// Whether it would answer every question as another does.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let roots = |verifier: &Self| -> Vec<_> {
+            let domains = verifier.domains.iter();
+            let roots = domains.flat_map(|domain| {
+                domain
+                    .roots
+                    .iter()
+                    .map(|root| (domain.rules.clone(), root.der.clone()))
+            });
+            roots.collect()
+        };
+        roots(self) == roots(other) && self.lists == other.lists
+    }
+
+    /// Whether its revocation lists may take the place of another's.
+    pub(super) fn may_follow(&self, held: &Self, now_unix_s: i64) -> Result<(), TlsConfigError> {
+        may_follow(&self.lists, &held.lists, now_unix_s)
     }
 
     fn bind(
@@ -245,7 +280,9 @@ impl Root {
         let public_key = x509.public_key().raw.to_vec();
         let not_after_unix_s = x509.validity().not_after.timestamp();
         let mut store = RootCertStore::empty();
-        store.add(certificate).map_err(|error| error.to_string())?;
+        store
+            .add(certificate.clone())
+            .map_err(|error| error.to_string())?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone())
             .with_crls(crls.iter().cloned())
             .enforce_revocation_expiration()
@@ -253,27 +290,19 @@ impl Root {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             verifier,
+            der: certificate,
             public_key,
             not_after_unix_s,
         })
     }
 }
 
-/// The revocation lists, if there are some and each can be read.
+/// The revocation lists, if there are some.
 fn checked_crls(
     crls: Vec<CertificateRevocationListDer<'static>>,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsConfigError> {
     if crls.is_empty() {
         return Err(TlsConfigError::NoCrls);
-    }
-    for (index, crl) in crls.iter().enumerate() {
-        if x509_parser::revocation_list::CertificateRevocationList::from_der(crl).is_err() {
-            let fault = "it is not a DER certificate revocation list".to_owned();
-            return Err(TlsConfigError::Crl {
-                number: index + 1,
-                fault,
-            });
-        }
     }
     Ok(crls)
 }

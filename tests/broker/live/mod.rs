@@ -1,6 +1,7 @@
 //! Authority is alive: what ends it ends connections that are open, and keeps new ones out, now and after a restart.
 
 mod expiry;
+mod reload;
 mod revoked;
 
 use std::net::SocketAddr;
@@ -53,6 +54,8 @@ impl Shop {
         let ca = Ca::root("shop");
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("ca.pem"), pem("CERTIFICATE", [&*ca.cert])).expect("a file");
+        let empty = ca.crl(&[], 60);
+        std::fs::write(folder.path().join("ca.crl"), pem("X509 CRL", [&*empty])).expect("a file");
         let dir = folder.path().display();
         let config = format!(
             r#"
