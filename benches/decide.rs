@@ -188,7 +188,7 @@ fn cached(criterion: &mut Criterion) {
             .collect();
         let denied: Vec<_> = permitted.iter().map(|name| format!("{name}.denied")).collect();
         for (what, subjects) in [("permit", permitted), ("denial", denied)] {
-            let book = FlowRegistry::default().open_book(&"hub".into());
+            let book = FlowRegistry::default().open_book(&"hub".into(), 1);
             let mut ways = Ways::new(
                 ConnId(1),
                 Arc::new(hub.clone()),

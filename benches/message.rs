@@ -114,7 +114,7 @@ impl Town {
             serial: "1".into(),
             expires_unix_s: 0,
         });
-        let flows = self.flows.open_book(&Arc::from(service));
+        let flows = self.flows.open_book(&Arc::from(service), 1);
         let session = Session::new(peer.clone(), identity, None, flows, share, &self.world);
         let mut client = Client { session, peer };
         let greeting = format!("CONNECT {{\"headers\":true,\"no_responders\":true}}\r\n{greeting}");

@@ -3,6 +3,8 @@
 //! Pure: text and the folder it lies in come in, nothing is read here. Paths in the file are relative to the
 //! file. An error names line and column, and says what to write instead.
 
+mod audit;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,6 +20,8 @@ use crate::limits::{
     STORE_MESSAGES_MAX, THREADS_MAX,
 };
 use crate::policy::shown;
+
+pub use audit::{AuditConfig, OnFailure};
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The store of tracked messages; without one the policy must ask for no durable delivery.
     pub store: Option<StoreConfig>,
+    /// The audit log, if one is kept.
+    pub audit: Option<AuditConfig>,
     /// The bounds that may be set.
     pub limits: LimitsConfig,
 }
@@ -158,6 +164,7 @@ struct RawConfig {
     #[serde(default)]
     listener: BTreeMap<String, RawListener>,
     store: Option<Spanned<RawStore>>,
+    audit: Option<audit::RawAudit>,
     #[serde(default)]
     limits: Option<Spanned<LimitsConfig>>,
 }
@@ -274,6 +281,10 @@ impl Config {
             }
             None => None,
         };
+        let audit = raw
+            .audit
+            .map(|raw| audit::audit(raw, folder, &problem))
+            .transpose()?;
         let limits = match raw.limits {
             Some(limits) => {
                 check_limits(limits.get_ref())
@@ -293,6 +304,7 @@ impl Config {
             key: folder.join(raw.tls.key),
             listeners,
             store,
+            audit,
             limits,
         })
     }

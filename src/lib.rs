@@ -3,6 +3,7 @@
 //! The rooms, from the floor that talks to people down to the floor that knows only bytes. A room imports
 //! only from rooms below it; `tests/tidy.rs` enforces that, and that the pure rooms do no IO.
 
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -172,13 +172,6 @@ pub const POLICY_PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// client, make both ends run in lockstep, and ruin the 99th percentile of response times.
 pub const READ_BYTES_PER_TURN: usize = 16 << 10;
 
-/// The same while the client has sent more than its window: each write to its receivers then carries more, and costs
-/// the system little more.
-pub const READ_BYTES_PER_TURN_MAX: usize = 64 << 10;
-
-/// Bytes that wait to be read from which a turn reads [`READ_BYTES_PER_TURN_MAX`].
-pub const BACKLOG_BYTES: u64 = 32 << 10;
-
 /// Turns that a connection takes before it lets the others of its thread have theirs. Each turn asks the system who
 /// else has something to say, which costs a tenth of the turn.
 pub const TURNS_IN_A_ROW_MAX: u32 = 4;
@@ -330,3 +323,43 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 60_000;
 
 /// A name or reason that an operator gives, in bytes: some lines.
 pub const ADMIN_TEXT_BYTES_MAX: usize = 512;
+
+/// A chapter of the audit log, in milliseconds: how long a flow keeps the number under which it is counted, and so
+/// how far back a reader looks for its names.
+pub const AUDIT_CHAPTER_MS: u64 = 3_600_000;
+
+/// A file of checkpoints that a witness has kept, in bytes: one a second for two weeks.
+pub const AUDIT_WITNESS_BYTES_MAX: usize = 256 << 20;
+
+/// Records of the audit log that wait to be written, some 20 MiB. Past it, they are counted and lost.
+pub const AUDIT_INTAKE_RECORDS_MAX: usize = 65_536;
+
+/// Denials that are recorded apart in one round of the audit log, by sender, action, name and rule. Past it, names are
+/// recorded as `>`.
+pub const AUDIT_DENIAL_KEYS_MAX: usize = 10_000;
+
+/// Of these, denials of one sender: one that makes up names must not make the others' indistinct.
+pub const AUDIT_DENIAL_KEYS_PER_SENDER_MAX: usize = 64;
+
+/// Different things that are denied to one connection in one turn and counted apart. Past it, they are counted under
+/// the name `>`.
+pub const AUDIT_DENIALS_PER_TURN_MAX: usize = 16;
+
+/// How often the audit log is written where something has happened, in milliseconds: everything is on disk within a
+/// second.
+pub const AUDIT_ROUND_MS: u64 = 500;
+
+/// From one flow record to the next, in milliseconds, unless the configuration says otherwise.
+pub const AUDIT_INTERVAL_MS: u64 = 10_000;
+
+/// Bytes of entries that wait for a commit of the audit log; past it, one is made at once.
+pub const AUDIT_PENDING_BYTES_MAX: usize = 16 << 20;
+
+/// How often the audit log is looked through for what may be pruned, in milliseconds.
+pub const AUDIT_PRUNE_EVERY_MS: u64 = 60_000;
+
+/// The longest time between flow records that the configuration may set, in seconds.
+pub const AUDIT_INTERVAL_S_MAX: u64 = 3_600;
+
+/// The fewest bytes of entries that the configuration may let the audit log keep.
+pub const AUDIT_KEEP_BYTES_MIN: u64 = 1 << 20;

@@ -22,7 +22,7 @@ use crate::serve::{Server, load_policy};
     long_about = "Runs a broker for a laptop or a test: makes certificates for every service and operator of the \
         policy, starts, and prints on standard output, as its first line, `ready ADDRESS:PORT`.\n\n\
         Everything lies under DIR and is used again on the next start: certs/ (ca.pem, ca.key, and NAME.pem with \
-        NAME.key for each service and operator), exocom.toml (the configuration it runs with), store/ (tracked messages) and admin.sock. \
+        NAME.key for each service and operator), exocom.toml (the configuration it runs with), store/ (tracked messages), audit/ (the audit log, with its public key log.pub) and admin.sock. \
         Without --dir it is a temporary folder, removed at the end. One listener serves all zones.",
     after_long_help = "Examples:\n  \
         exocom dev --policy policies/todo.toml --dir /tmp/todo\n  \
@@ -126,6 +126,8 @@ fn effective_configuration(policy: &Path, listen: SocketAddr) -> String {
          roots = [\"certs/ca.pem\"]\n\n\
          [store]                       # tracked messages: delivery = \"at-least-once\"\n\
          folder = \"store\"\n\n\
+         [audit]                       # who did what: exocom audit\n\
+         folder = \"audit\"\n\n\
          [limits]\n\
          lame-duck-ms = 0              # a laptop has no time to lose\n"
     )

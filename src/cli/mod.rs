@@ -1,6 +1,7 @@
 //! The commands, one file a verb. They talk to people: all printing is here and in `main`.
 
 pub mod admin;
+pub mod audit;
 pub mod authority;
 pub mod bench;
 pub mod certs;
@@ -72,6 +73,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Look after tracked messages: what waits, and the dead letters
     Queue(queue::QueueArgs),
+    Audit(audit::AuditArgs),
     /// Check, compare and explain policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -94,6 +96,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Status(args) => status::run(&args, &mut out),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
+            Command::Audit(args) => audit::run(&args, &mut out, &mut err),
             Command::Policy(command) => {
                 let colours = std::env::var_os("NO_COLOR").is_none();
                 let mut streams = policy::Streams {

@@ -5,6 +5,7 @@
 //! that the system names. The policy is asked anew for each action, and so is whether the certificate still holds.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -125,8 +126,25 @@ pub struct NotAllowed {
     pub reason: String,
 }
 
+/// What the audit log is told of an action.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// It begins, by the policy of this version, once this is on disk.
+    Begins(&'a str),
+    /// It has ended like this.
+    Done(&'a Result<String, String>),
+    /// It is refused for this reason.
+    Refused(&'a str),
+}
+
+/// Records an action. What begins is on disk when this returns; an error says why it is not.
+pub type Recorder = Box<
+    dyn Fn(Told<'_>, &Who, &Asked) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync,
+>;
+
 /// The one way to everything that an operator can do.
 pub struct Gate {
+    record: Option<Recorder>,
     policy: Box<dyn Fn() -> Arc<Policy> + Send + Sync>,
     now_us: Box<dyn Fn() -> u64 + Send + Sync>,
     refusals: LineBudget,
@@ -143,8 +161,10 @@ impl Gate {
     pub fn new(
         policy: impl Fn() -> Arc<Policy> + Send + Sync + 'static,
         now_us: impl Fn() -> u64 + Send + Sync + 'static,
+        record: Option<Recorder>,
     ) -> Self {
         Self {
+            record,
             policy: Box::new(policy),
             now_us: Box::new(now_us),
             refusals: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
@@ -162,12 +182,35 @@ impl Gate {
         let before = (self.policy)();
         if let Err(reason) = may(&before, who, asked.capability) {
             self.log_refusal(who, asked, &reason, before.version());
+            if let Some(record) = &self.record
+                && let Err(error) = record(Told::Refused(&reason), who, asked).await
+            {
+                tracing::error!(error, "an operator who was refused is not in the audit log yet");
+            }
             return Err(NotAllowed {
                 who: who.to_string(),
                 reason,
             });
         }
+        if let Some(record) = self.record.as_ref().filter(|_| asked.is_grave)
+            && let Err(error) = record(Told::Begins(before.version()), who, asked).await
+        {
+            tracing::error!(%who, verb = asked.verb, about = asked.about, error, "operator refused");
+            return Err(NotAllowed {
+                who: who.to_string(),
+                reason: format!("{error}; nothing is changed that the audit log does not tell of"),
+            });
+        }
         let done = work.await;
+        if let Some(record) = self.record.as_ref().filter(|_| asked.is_grave) {
+            let told = record(Told::Done(&done.outcome), who, asked);
+            if let Err(error) = told.await {
+                tracing::error!(
+                    error,
+                    "what came of an operator's action is not in the audit log yet"
+                );
+            }
+        }
         log_done(
             who,
             asked,
@@ -249,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_who_may_gets_anything_done() {
-        let gate = Gate::new(policy, || 0);
+        let gate = Gate::new(policy, || 0, None);
         let operator = |name: &str| remote(Role::Operator(name.into()), Ok(()));
         let check = async |who: Who, capability: Capability, expected: Option<&str>| {
             let asked = Asked {
@@ -284,5 +327,38 @@ mod tests {
         check(operator("alice"), Capability::Revoke, Some("may not revoke")).await;
         let expired = remote(Role::Operator("alice".into()), Err("it has expired".to_owned()));
         check(expired, Capability::View, Some("it has expired")).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_that_the_audit_log_does_not_tell_of() {
+        for can_write in [true, false] {
+            let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
+            let heard = Arc::clone(&told);
+            let recorder: Recorder = Box::new(move |what, who, asked| {
+                heard.lock().push(format!("{what:?} {who} {}", asked.verb));
+                let result = can_write
+                    .then_some(())
+                    .ok_or_else(|| "the disk is full".to_owned());
+                Box::pin(async move { result })
+            });
+            let gate = Gate::new(policy, || 0, Some(recorder));
+            let mut is_done = false;
+            let work = async {
+                is_done = true;
+                let outcome = Ok("4 done".to_owned());
+                Done { answer: (), outcome }
+            };
+            let who = Who::Local { uid: 7, says: None };
+            let asked = Asked::change("queue drop", Capability::View, "billing", None);
+            let answer = gate.action(&who, &asked, work).await;
+            assert_eq!(is_done, can_write);
+            let mut expected = vec![format!("Begins({:?}) uid 7 queue drop", policy().version())];
+            if can_write {
+                expected.push("Done(Ok(\"4 done\")) uid 7 queue drop".to_owned());
+            } else {
+                assert!(answer.unwrap_err().reason.contains("the disk is full"));
+            }
+            assert_eq!(*told.lock(), expected);
+        }
     }
 }

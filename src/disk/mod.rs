@@ -1,9 +1,10 @@
-//! The message log and its files: what is said to be on disk is on disk.
+//! The message log, the audit log and their files: what is said to be on disk is on disk.
 //!
 //! Every file operation goes through [`files::Files`], which a test replaces by a disk that fails. A failed sync
 //! is never retried: the kernel may have thrown away what it could not write, so the broker stops and says so.
-//! `docs/delivery.md` describes the format and what is promised.
+//! `docs/delivery.md` and `docs/audit.md` describe the formats and what is promised.
 
+pub mod audit;
 mod batch;
 pub mod files;
 mod log;

@@ -50,6 +50,8 @@ pub struct Session<P> {
     identity: Arc<Identity>,
     zone: Option<Arc<str>>,
     state: State,
+    /// As of the turn's beginning.
+    is_halted: bool,
     options: ConnectOptions,
     subscriptions: Subscriptions<P>,
     ways: Ways<P>,
@@ -71,6 +73,7 @@ impl<P: Peer> Session<P> {
         Self {
             zone,
             state: State::ExpectConnect,
+            is_halted: false,
             options: ConnectOptions::default(),
             subscriptions: Subscriptions::new(peer.clone(), Arc::clone(&identity), &share),
             ways: Ways::new(peer.id(), Arc::clone(&identity), flows, &share, world),
@@ -104,6 +107,7 @@ impl<P: Peer> Session<P> {
     /// subscriptions. Where the policy no longer lets the service connect, or listen as it does, it ends, or the
     /// subscription does.
     pub fn begin(&mut self, world: &World<P>, turn: &mut Turn<P>) -> Next {
+        self.is_halted = world.is_halted();
         self.ways.notice_subscriptions(world);
         if !self.ways.notice_policy(world) {
             return Next::GoOn;
@@ -214,12 +218,18 @@ impl<P: Peer> Session<P> {
         if let Some(reply) = message.reply.filter(|reply| !is_inbox(reply)) {
             route.count_denied();
             turn.notice("reply-to", reply, "not an inbox");
+            turn.count_denial("reply-to", reply, "not an inbox");
             return encode::err(&mut turn.control, ErrText::PublishDenied(reply));
+        }
+        if self.is_halted {
+            route.nobody().count_dropped();
+            return turn.refuse(reference, Reason::Overloaded, None);
         }
         let payload_max = route.permit().terms().payload_max;
         if payload_max.is_some_and(|max| message.payload.len() > max) {
             route.count_denied();
-            let rule = Rc::from(route.permit().rule().to_string());
+            let rule: Rc<str> = Rc::from(route.permit().rule().to_string());
+            turn.count_denial("publish", message.subject, &rule);
             encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
             return turn.refuse(reference, Reason::Denied, Some(rule));
         }
@@ -250,7 +260,8 @@ impl<P: Peer> Session<P> {
         if id.is_some_and(|id| id.len() > MSG_ID_BYTES_MAX) {
             route.count_denied();
             encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
-            let rule = Rc::from(format!("Nats-Msg-Id has more than {MSG_ID_BYTES_MAX} bytes"));
+            let rule: Rc<str> = Rc::from(format!("Nats-Msg-Id has more than {MSG_ID_BYTES_MAX} bytes"));
+            turn.count_denial("publish", message.subject, &rule);
             return turn.refuse(reference, Reason::Denied, Some(rule));
         }
         let id = id.map(Arc::from);
@@ -264,6 +275,8 @@ impl<P: Peer> Session<P> {
         let heard = token.and_then(|token| hear(&mut self.peer.replies(), token, message.payload, now_us));
         let Some(Heard { pending, said }) = heard else {
             turn.notice("reply", message.subject, "no such request");
+            // The token is a secret of whoever was given it, and different each time.
+            turn.count_denial("reply", REPLY_PREFIX, "no such request");
             return encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
         };
         self.say_ok(turn);
@@ -360,6 +373,7 @@ fn hear<P>(
 
 fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: MessageRef, turn: &mut Turn<P>) {
     denied.flow.count_denied();
+    turn.count_denial("publish", message.subject, &denied.rule);
     encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
     turn.refuse(reference, Reason::Denied, Some(Rc::clone(&denied.rule)));
 }

@@ -86,6 +86,7 @@ impl<P: Peer> Subscriptions<P> {
             {
                 let (pattern, queue) = (pattern.as_str().as_bytes(), subscription.queue.as_deref());
                 turn.notice("subscribe", pattern, "the policy has changed");
+                turn.count_denial("subscribe", pattern, "the policy has changed");
                 encode::err(&mut turn.control, ErrText::SubscriptionDenied(pattern, queue));
             }
             self.stop_listening(world, &sid);
@@ -106,6 +107,7 @@ impl<P: Peer> Subscriptions<P> {
             Ok(()) => true,
             Err(rule) => {
                 turn.notice("subscribe", subject, &rule);
+                turn.count_denial("subscribe", subject, &rule);
                 encode::err(&mut turn.control, ErrText::SubscriptionDenied(subject, queue));
                 false
             }

@@ -112,7 +112,7 @@ impl Town {
             ))),
             is_ready: Arc::new(AtomicBool::new(true)),
         };
-        let book = self.flows.open_book(&service.into());
+        let book = self.flows.open_book(&service.into(), 1);
         let share = self.world.share(&service.into());
         let session = Session::new(peer.clone(), identity, None, book, share, &self.world);
         Client { session, peer }

@@ -12,7 +12,7 @@ use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::Route;
 use crate::exchange::tracked::Happened;
-use crate::limits::DENIAL_LINES_PER_TURN_MAX;
+use crate::limits::{AUDIT_DENIALS_PER_TURN_MAX, DENIAL_LINES_PER_TURN_MAX};
 use crate::wire::decode::Publish;
 use crate::wire::encode::{Content, Reason, Stamp};
 use crate::wire::headers::{self, CleanLines};
@@ -54,6 +54,8 @@ pub struct Turn<P> {
     pub denials: Vec<DenialNotice>,
     /// Further ones, past the bound on lines of a turn.
     pub denials_unsaid: u64,
+    /// All that was denied in this turn, also what was denied before, counted for the audit log.
+    pub denied: Vec<DenialCount>,
     /// Tracked messages, and what was said of attempts.
     pub(super) happened: Vec<Happened<P>>,
 }
@@ -75,9 +77,23 @@ impl<P> Default for Turn<P> {
             slow: Vec::new(),
             denials: Vec::new(),
             denials_unsaid: 0,
+            denied: Vec::new(),
             happened: Vec::new(),
         }
     }
+}
+
+/// What was denied to one connection in one turn, of one kind.
+#[derive(Debug)]
+pub struct DenialCount {
+    /// What the client tried.
+    pub action: &'static str,
+    /// On what, as the client wrote it.
+    pub subject: Box<[u8]>,
+    /// The policy's line, or the reason.
+    pub rule: Box<str>,
+    /// How often.
+    pub count: u64,
 }
 
 /// A denial, for the log.
@@ -373,6 +389,29 @@ impl<P> Turn<P> {
         });
     }
 
+    /// Counts a denial, whether or not there is a line about it.
+    pub(super) fn count_denial(&mut self, action: &'static str, subject: &[u8], rule: &str) {
+        let is_same = |denied: &DenialCount, subject: &[u8]| {
+            denied.action == action && *denied.subject == *subject && *denied.rule == *rule
+        };
+        let subject = if self.denied.len() < AUDIT_DENIALS_PER_TURN_MAX
+            || self.denied.iter().any(|denied| is_same(denied, subject))
+        {
+            subject
+        } else {
+            b">"
+        };
+        match self.denied.iter_mut().find(|denied| is_same(denied, subject)) {
+            Some(denied) => denied.count += 1,
+            None => self.denied.push(DenialCount {
+                action,
+                subject: subject.into(),
+                rule: rule.into(),
+                count: 1,
+            }),
+        }
+    }
+
     /// Forgets everything. To be called before a connection's turn: were the one before it cut off in its middle,
     /// what it left would be taken for this one's.
     pub fn reset(&mut self) {
@@ -385,6 +424,7 @@ impl<P> Turn<P> {
         self.slow.clear();
         self.denials.clear();
         self.denials_unsaid = 0;
+        self.denied.clear();
     }
 
     /// Forgets the messages, which have all been handed over.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ pub struct World<P> {
     pub directory: Directory<P>,
     policy: ArcSwap<Policy>,
     policy_generation: AtomicU64,
+    is_halted: AtomicBool,
     shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
     /// The way to the owner of the tracked messages; `None` where no store is configured.
     pub intake: Option<Arc<Intake<P>>>,
@@ -36,6 +37,7 @@ where
             directory: Directory::default(),
             policy: ArcSwap::new(policy),
             policy_generation: AtomicU64::new(0),
+            is_halted: AtomicBool::new(false),
             shares: Mutex::default(),
             intake,
         }
@@ -51,6 +53,16 @@ where
         self.policy.store(policy);
         self.policy_generation.fetch_add(1, Release);
         self.wake_deliveries();
+    }
+
+    /// Whether what services send is refused, since it could not be accounted for.
+    pub fn is_halted(&self) -> bool {
+        self.is_halted.load(Acquire)
+    }
+
+    /// Refuses all that services send from their next turns on, or lets it pass again.
+    pub fn set_halted(&self, is_halted: bool) {
+        self.is_halted.store(is_halted, Release);
     }
 
     /// Tells the owner of the tracked messages that a receiver may have come.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::audit::Record;
+use crate::audit::intake::{Intake as AuditIntake, Refusal};
 use crate::exchange::mailbox::ConnId;
 use crate::exchange::tracked::Intake;
 use crate::exchange::world::World;
@@ -56,6 +58,8 @@ pub struct Broker {
     pub flows: FlowRegistry,
     /// The broker's clock.
     pub clock: Clock,
+    /// The way to the audit log, where there is one.
+    pub audit: Option<Arc<AuditIntake>>,
     /// What the configuration sets.
     pub settings: Settings,
     /// What waits for all sockets together.
@@ -84,6 +88,7 @@ impl Broker {
     pub fn new(
         policy: Arc<Policy>,
         intake: Option<Arc<Intake<Handle>>>,
+        audit: Option<Arc<AuditIntake>>,
         settings: Settings,
         server_id: String,
     ) -> Arc<Self> {
@@ -92,6 +97,7 @@ impl Broker {
             authority: Authority::default(),
             flows: FlowRegistry::default(),
             clock: Clock::default(),
+            audit,
             settings,
             waiting: Arc::default(),
             stranger_lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
@@ -185,6 +191,32 @@ impl Broker {
     /// How many connections are open.
     pub fn connection_count(&self) -> usize {
         self.connections.lock().len()
+    }
+
+    /// Gives a record to the audit log, where there is one.
+    pub fn note(&self, record: impl FnOnce() -> Record) {
+        if let Some(audit) = &self.audit {
+            audit.note(record(), self.clock.now_unix_ms());
+        }
+    }
+
+    /// Gives the audit log a client that got no session, and counts it by the rule it broke.
+    pub fn refuse(
+        &self,
+        listener: &str,
+        address: std::net::SocketAddr,
+        rule: &'static str,
+        certificate: Option<&str>,
+    ) {
+        self.count_refused(rule);
+        if let Some(audit) = &self.audit {
+            audit.refuse(&Refusal {
+                listener,
+                address: &address.to_string(),
+                rule,
+                certificate,
+            });
+        }
     }
 
     /// Counts a client that got no session, by the rule it broke.

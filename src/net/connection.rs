@@ -12,13 +12,13 @@ use rustls::ServerConnection;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::audit::intake::Denied;
 use crate::exchange::mailbox::Peer;
 use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
 use crate::limits::{
-    BACKLOG_BYTES, OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN, READ_BYTES_PER_TURN_MAX,
-    TURNS_IN_A_ROW_MAX,
+    NAME_BYTES_MAX, OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN, TURNS_IN_A_ROW_MAX,
 };
 use crate::net::broker::Broker;
 use crate::net::handle::{Handle, Io, order, wait_until_drained};
@@ -71,8 +71,8 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        cipher: vec![0; READ_BYTES_PER_TURN_MAX].into(),
-        plain: Vec::with_capacity(READ_BYTES_PER_TURN_MAX),
+        cipher: vec![0; READ_BYTES_PER_TURN].into(),
+        plain: Vec::with_capacity(READ_BYTES_PER_TURN),
         turn: Turn::default(),
     });
 }
@@ -80,7 +80,9 @@ thread_local! {
 impl Handle {
     /// Runs the connection until it ends, and accounts for what it leaves. Never fails: an end has a reason.
     pub async fn run(self, broker: &Broker, info: &[u8]) -> Ended {
-        let flows = broker.flows.open_book(&Arc::from(self.identity.role.to_string()));
+        let flows = broker
+            .flows
+            .open_book(&Arc::from(self.identity.role.to_string()), self.id.0);
         let zone = self.zone.clone();
         let identity = Arc::clone(&self.identity);
         let mut session = Session::new(
@@ -222,7 +224,7 @@ impl Handle {
             if let Next::End(text) = session.begin(&broker.world, turn) {
                 return Some(self.end_with(session, turn, text));
             }
-            self.log_denials(turn, broker.clock.now_us());
+            self.log_denials(broker, turn, broker.clock.now_us());
             session.finish_control(turn);
         }
         if orders & order::PING != 0 {
@@ -268,13 +270,7 @@ impl Handle {
         let is_own = !owned.is_empty();
         let buffer = if is_own { &mut owned } else { &mut *plain };
         let bytes_before = buffer.len();
-        let bytes_max = match held.is_streaming && has_backlog(socket) {
-            true => READ_BYTES_PER_TURN_MAX,
-            false => READ_BYTES_PER_TURN,
-        };
-        let cipher = cipher.get_mut(..bytes_max).unwrap_or_default();
-        let (bytes, is_eof) = self.read(socket, cipher, buffer)?;
-        held.is_streaming = bytes >= READ_BYTES_PER_TURN;
+        let (did, is_eof) = self.read(socket, cipher, buffer)?;
         let now_us = broker.clock.now_us();
         if buffer.len() > bytes_before {
             self.last_heard_us.store(now_us, Relaxed);
@@ -314,7 +310,7 @@ impl Handle {
         }
         session.finish(&broker.world, buffer, turn, now_us);
         session.finish_control(turn);
-        self.log_denials(turn, now_us);
+        self.log_denials(broker, turn, now_us);
         self.about.lock().subscriptions = session.subscription_count();
         if let Next::End(text) = end {
             return Err(self.end_with(session, turn, text));
@@ -333,21 +329,12 @@ impl Handle {
             held.since_us = now_us;
         }
         self.operation_deadline_us.store(held.deadline_us(), Relaxed);
-        match (is_eof, bytes == bytes_max) {
-            (true, _) => Err(Ended::ByClient),
-            (false, true) => Ok(Did::ReadAll),
-            (false, false) => Ok(Did::Read),
-        }
+        if is_eof { Err(Ended::ByClient) } else { Ok(did) }
     }
 
-    /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says how many bytes came, and
-    /// whether that was the end.
-    fn read(
-        &self,
-        socket: &TcpStream,
-        cipher: &mut [u8],
-        plain: &mut Vec<u8>,
-    ) -> Result<(usize, bool), Ended> {
+    /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says also whether that
+    /// was the end.
+    fn read(&self, socket: &TcpStream, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
         let (bytes, mut is_eof) = read_once(socket, cipher).map_err(|_| Ended::Lost)?;
         let mut rest = cipher.get(..bytes).unwrap_or_default();
         let mut io = self.io.lock();
@@ -373,7 +360,12 @@ impl Handle {
         if wants_write {
             self.write_on();
         }
-        Ok((bytes, is_eof))
+        let did = if bytes == cipher.len() {
+            Did::ReadAll
+        } else {
+            Did::Read
+        };
+        Ok((did, is_eof))
     }
 
     fn end_with(&self, session: &Session<Self>, turn: &mut Turn<Self>, text: ErrText<'_>) -> Ended {
@@ -399,7 +391,22 @@ impl Handle {
         about.client = client;
     }
 
-    fn log_denials(&self, turn: &mut Turn<Self>, now_us: u64) {
+    fn log_denials(&self, broker: &Broker, turn: &mut Turn<Self>, now_us: u64) {
+        if let Some(audit) = broker.audit.as_ref().filter(|_| !turn.denied.is_empty()) {
+            let (sender, policy) = (self.identity.role.to_string(), broker.world.policy());
+            for denied in &turn.denied {
+                audit.deny(&Denied {
+                    sender: &sender,
+                    connection: self.id.0,
+                    action: denied.action,
+                    subject: &printable(&denied.subject, NAME_BYTES_MAX),
+                    rule: &denied.rule,
+                    policy: policy.version(),
+                    count: denied.count,
+                });
+            }
+        }
+        turn.denied.clear();
         let lines = &self.share.denial_lines;
         for denial in turn.denials.drain(..) {
             let Some(withheld) = lines.take(now_us) else {
@@ -429,11 +436,9 @@ enum Did {
     Nothing,
 }
 
-/// What a connection keeps from one turn to the next: above all a part of an operation, until the rest of it comes.
+/// A part of an operation, kept until the rest of it comes.
 #[derive(Debug, Default)]
 struct Held {
-    /// The last turn read as much as a turn reads of most clients.
-    is_streaming: bool,
     bytes: Vec<u8>,
     bytes_wanted: usize,
     /// When its first byte came.
@@ -451,11 +456,6 @@ impl Held {
             .saturating_add(OPERATION_MS_MAX * 1000)
             .saturating_add(transfer_us)
     }
-}
-
-/// Whether so much waits to be read that a client's window will not end in it.
-fn has_backlog(socket: &TcpStream) -> bool {
-    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes >= BACKLOG_BYTES)
 }
 
 /// Reads once. Says how many bytes came, and whether that was the end.

@@ -64,7 +64,7 @@ pub async fn accept(
         let place = match broker.take_half_open(address.ip()) {
             Ok(place) => place,
             Err(rule) => {
-                broker.count_refused(rule);
+                broker.refuse(&listener.name, address, rule, None);
                 tracing::debug!(listener = listener.name, %address, rule, "refused before the handshake");
                 continue;
             }

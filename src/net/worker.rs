@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::audit::Record;
 use crate::exchange::mailbox::ConnId;
 use crate::limits::{AUTHORITY_SLICE_US, TICK_MS};
 use crate::net::authority::{Generations, Round};
@@ -174,7 +175,7 @@ impl Room {
         let (stream, identity) = match handshake {
             Ok(Ok(done)) => done,
             Ok(Err(HandshakeError::Refused(refused))) => {
-                broker.count_refused(refused.rule);
+                broker.refuse(&listener.name, address, refused.rule, refused.whose.as_deref());
                 if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
                     let (whose, withheld) = (refused.whose.as_deref().unwrap_or("nobody"), told(withheld));
                     tracing::warn!(
@@ -185,12 +186,12 @@ impl Room {
                 return;
             }
             Ok(Err(HandshakeError::Lost(error))) => {
-                broker.count_refused("handshake-lost");
+                broker.refuse(&listener.name, address, "handshake-lost", None);
                 tracing::debug!(listener = listener.name, %address, %error, "connection lost in the handshake");
                 return;
             }
             Err(_) => {
-                broker.count_refused("handshake-timeout");
+                broker.refuse(&listener.name, address, "handshake-timeout", None);
                 if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
                     let withheld = told(withheld);
                     tracing::warn!(
@@ -236,7 +237,12 @@ impl Room {
         let _place_of_the_service = match entered {
             Ok(place) => place,
             Err(why) => {
-                broker.count_refused(why.rule());
+                broker.refuse(
+                    &listener.name,
+                    address,
+                    why.rule(),
+                    Some(&identity.role.to_string()),
+                );
                 let lines = match &why {
                     NotEntered::NotAdmitted(_) => &broker.stranger_lines,
                     NotEntered::TooMany | NotEntered::TooManyOfTheService => &share.connection_lines,
@@ -270,9 +276,21 @@ impl Room {
         if broker.authority.generations() != generations {
             Round::full().ask(&handle, &listener);
         }
+        broker.note(|| Record::Connected {
+            connection: id.0,
+            sender: identity.role.to_string(),
+            serial: identity.serial.to_string(),
+            address: address.to_string(),
+            listener: listener.name.clone(),
+        });
         let ended: Ended = Box::pin(handle.run(broker, &info)).await;
         self.connections.borrow_mut().remove(&id);
         broker.leave(id, ended);
+        broker.note(|| Record::Disconnected {
+            connection: id.0,
+            sender: identity.role.to_string(),
+            reason: ended.to_string(),
+        });
         if let Some(withheld) = share.connection_lines.take(broker.clock.now_us()) {
             tracing::info!(
                 connection = id.0, sender = %identity.role, reason = %ended, withheld = told(withheld),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::audit::Record;
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::delivery::{Admitted, Cause, DeliveryTerms, InstanceId, NewMessage, Seq};
 use crate::disk::LogError;
@@ -364,6 +365,21 @@ impl Work {
                     "dead letter: `exocom queue show {}` shows it, `exocom queue replay` sends it again", given_up.seq
                 );
             }
+            let deliveries = self.store.deliveries();
+            let attempts = deliveries.kept(given_up.seq).and_then(|kept| {
+                let receivers = kept.receivers.iter();
+                receivers
+                    .filter(|receiver| Some(&receiver.service) == service)
+                    .map(|receiver| receiver.attempts)
+                    .next()
+            });
+            self.broker.note(|| Record::DeadLetter {
+                seq: given_up.seq.0,
+                receiver: service.map(ToString::to_string).unwrap_or_default(),
+                message: name.map(|(name, _)| name.to_string()).unwrap_or_default(),
+                cause: given_up.cause.to_string(),
+                attempts: attempts.unwrap_or_default(),
+            });
             let asker = self.askers.remove(given_up.seq);
             match given_up.cause {
                 Cause::Expired => expired.extend(asker),

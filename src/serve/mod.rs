@@ -1,5 +1,6 @@
 //! A running broker: the only place where the rooms meet. Starts them, reloads what changes, stops them.
 
+mod auditor;
 mod certificates;
 mod keeper;
 mod operate;
@@ -8,6 +9,7 @@ mod policy;
 mod post;
 mod revoked;
 mod watch;
+mod witness;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
 use crate::net::tls::{TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
+use crate::serve::auditor::{Auditor, Recorder};
 use crate::serve::certificates::{FilesSeen, load_tls};
 use crate::serve::keeper::Keeper;
 use crate::serve::policy::{Reload, log_warnings};
@@ -91,6 +94,14 @@ pub enum ServeError {
     /// What is revoked cannot be read.
     #[error("{0}")]
     Revoked(String),
+    /// The audit log cannot be used.
+    #[error("[audit] {folder}: {error}")]
+    Audit {
+        /// Its folder.
+        folder: String,
+        /// What is wrong.
+        error: String,
+    },
     /// The system gives no thread, timer or randomness.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -118,6 +129,7 @@ pub struct Server {
     workers: Arc<[Worker]>,
     threads: Vec<JoinHandle<()>>,
     keeper: Option<Keeper>,
+    auditor: Option<Auditor>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -131,6 +143,8 @@ struct Shared {
     admin: Option<Arc<Listener>>,
     revoked: RevokedList,
     files_seen: FilesSeen,
+    /// Where what is about to change is written down first.
+    recorder: Option<Recorder>,
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
@@ -165,7 +179,18 @@ impl Server {
             .map(|store| open_store(store, &config))
             .transpose()?;
         let intake = store.is_some().then(Arc::default);
-        let broker = Broker::new(Arc::new(policy), intake.clone(), settings(&config), server_id()?);
+        let audit = config.audit.as_ref().map(|_| Arc::default());
+        let broker = Broker::new(
+            Arc::new(policy),
+            intake.clone(),
+            audit,
+            settings(&config),
+            server_id()?,
+        );
+        let auditor = match &config.audit {
+            Some(audit) => Some(Auditor::start(audit, &config.name, &broker)?),
+            None => None,
+        };
         let keeper = match (store, intake) {
             (Some(store), Some(intake)) => {
                 let keeper = Keeper::start(store, intake, Arc::clone(&broker), config.name.clone());
@@ -203,6 +228,7 @@ impl Server {
             admin: admin_listener,
             revoked,
             files_seen: FilesSeen::default(),
+            recorder: auditor.as_ref().map(Auditor::recorder),
             refused_change: Mutex::default(),
             policy_seen: Mutex::default(),
         });
@@ -229,6 +255,7 @@ impl Server {
             workers,
             threads,
             keeper,
+            auditor,
             _watcher: watcher,
         })
     }
@@ -298,6 +325,14 @@ impl Server {
             && tokio::task::spawn_blocking(move || keeper.close()).await.is_err()
         {
             tracing::error!("the store was not closed in order; the next start recovers");
+        }
+        // The last to end: it writes down what all others did.
+        if let Some(auditor) = self.auditor
+            && tokio::task::spawn_blocking(move || auditor.close())
+                .await
+                .is_err()
+        {
+            tracing::error!("the audit log was not closed in order; the next start says so in it");
         }
         tracing::info!("stopped");
     }

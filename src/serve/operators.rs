@@ -20,6 +20,7 @@ use crate::net::clock::Clock;
 use crate::net::listener::Listener;
 use crate::net::tls::HandshakeError;
 use crate::serve::Shared;
+use crate::serve::auditor::Recorder;
 use crate::serve::keeper::Keeper;
 
 /// What operators have access to.
@@ -28,7 +29,11 @@ pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>) -> Access {
     let clock = broker.clock;
     let status = Arc::clone(shared);
     Access {
-        gate: Arc::new(Gate::new(move || broker.world.policy(), move || clock.now_us())),
+        gate: Arc::new(Gate::new(
+            move || broker.world.policy(),
+            move || clock.now_us(),
+            shared.recorder.clone().map(Recorder::of_operators),
+        )),
         status: Arc::new(move || status.status()),
         queue: keeper.map(queue_orders),
         revoke: {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
+use crate::audit::Record;
 use crate::policy::{Compiled, Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
 use crate::serve::Shared;
@@ -76,11 +77,23 @@ pub(super) enum Reload {
     Noticed,
 }
 
+impl Reload {
+    /// Who changes the policy, as the audit log tells it.
+    const fn who(self) -> &'static str {
+        match self {
+            Self::Asked => "SIGHUP",
+            Self::Noticed => "its files",
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn reload_policy(&self, why: Reload) {
         let sources = load_sources(std::slice::from_ref(&self.config.policy));
         let seen = Some(sources.as_deref().map(digest).map_err(ToString::to_string));
-        if std::mem::replace(&mut *self.policy_seen.lock(), seen.clone()) == seen && why == Reload::Noticed {
+        // Held to the end: two at once would take one change twice.
+        let mut policy_seen = self.policy_seen.lock();
+        if std::mem::replace(&mut *policy_seen, seen.clone()) == seen && why == Reload::Noticed {
             return;
         }
         let old = self.broker.world.policy();
@@ -91,6 +104,26 @@ impl Shared {
             Ok(compiled) => {
                 *self.refused_change.lock() = None;
                 if compiled.policy.version() == old.version() {
+                    return;
+                }
+                let change = Record::Policy {
+                    from: old.version().to_owned(),
+                    to: compiled.policy.version().to_owned(),
+                    who: why.who().to_owned(),
+                    why: None,
+                };
+                let recorded = self
+                    .recorder
+                    .as_ref()
+                    .map_or(Ok(()), |recorder| recorder.record(change));
+                if let Err(error) = recorded {
+                    tracing::error!(
+                        kept = old.version(),
+                        "the changed policy is not taken, the old one stays: {error}"
+                    );
+                    *self.refused_change.lock() = Some(error);
+                    // It is read again as soon as somebody asks.
+                    *policy_seen = None;
                     return;
                 }
                 log_warnings(&compiled);

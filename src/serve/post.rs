@@ -217,7 +217,7 @@ impl Post {
         let book = self
             .books
             .entry(Arc::clone(sender))
-            .or_insert_with(|| broker.flows.open_book(sender));
+            .or_insert_with(|| broker.flows.open_book(sender, 0));
         Arc::clone(book)
     }
 }

@@ -85,6 +85,17 @@ impl FlowCounters {
         self.replies_dropped.fetch_add(1, Relaxed);
     }
 
+    /// What has been sent so far, as far as it is recorded.
+    fn sent(&self) -> FlowSent {
+        FlowSent {
+            messages: self.messages.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            denied: self.denied.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            no_receiver: self.no_receiver.load(Relaxed),
+        }
+    }
+
     /// What has been counted so far.
     pub fn totals(&self) -> FlowTotals {
         FlowTotals {
@@ -148,12 +159,83 @@ impl FlowTotals {
     }
 }
 
-type CountersByKey = HashMap<(Arc<str>, Option<Arc<str>>), Arc<FlowCounters>, foldhash::fast::RandomState>;
+/// What was sent in a flow: the counts that are written down, each once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowSent {
+    /// Messages handed to a receiver's outbox.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Messages that the policy denied.
+    pub denied: u64,
+    /// Messages dropped at a full outbox, a full table, or a receiver that was gone.
+    pub dropped: u64,
+    /// Messages that nobody was there to receive.
+    pub no_receiver: u64,
+}
+
+impl FlowSent {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            messages: self.messages - before.messages,
+            bytes: self.bytes - before.bytes,
+            denied: self.denied - before.denied,
+            dropped: self.dropped - before.dropped,
+            no_receiver: self.no_receiver - before.no_receiver,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.denied += other.denied;
+        self.dropped += other.dropped;
+        self.no_receiver += other.no_receiver;
+    }
+}
+
+/// What was sent in a flow and has not been taken before, and the lowest and highest number of the connections that
+/// sent it; 0 where it was no connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NewlySent {
+    /// How much.
+    pub sent: FlowSent,
+    /// The lowest.
+    pub first: u64,
+    /// The highest.
+    pub last: u64,
+}
+
+impl NewlySent {
+    fn add(&mut self, sent: &FlowSent, connection: u64) {
+        self.sent.add(sent);
+        self.first = if self.first == 0 {
+            connection
+        } else {
+            self.first.min(connection)
+        };
+        self.last = self.last.max(connection);
+    }
+}
+
+type NewByKey = HashMap<FlowKey, NewlySent, foldhash::fast::RandomState>;
+
+/// A flow of one book.
+#[derive(Debug, Default)]
+struct Counted {
+    counters: Arc<FlowCounters>,
+    /// What has been taken of it.
+    taken: FlowSent,
+}
+
+type CountersByKey = HashMap<(Arc<str>, Option<Arc<str>>), Counted, foldhash::fast::RandomState>;
 
 /// The flows that one connection sends.
 #[derive(Debug)]
 pub struct FlowBook {
     sender: Arc<str>,
+    /// The connection's number; 0 for what the broker sends again by itself.
+    connection: u64,
     flows: Mutex<Flows>,
     /// Flows in all open books of the sender.
     of_sender: Arc<AtomicUsize>,
@@ -188,13 +270,33 @@ impl FlowBook {
     }
 
     fn add_to(&self, each: &mut impl FnMut(FlowKey, &FlowTotals)) {
-        for ((message, receiver), counters) in &self.flows.lock().by_key {
-            let key = FlowKey {
-                sender: Arc::clone(&self.sender),
-                message: Arc::clone(message),
-                receiver: receiver.clone(),
-            };
-            each(key, &counters.totals());
+        for ((message, receiver), counted) in &self.flows.lock().by_key {
+            each(self.key(message, receiver), &counted.counters.totals());
+        }
+    }
+
+    fn key(&self, message: &Arc<str>, receiver: &Option<Arc<str>>) -> FlowKey {
+        FlowKey {
+            sender: Arc::clone(&self.sender),
+            message: Arc::clone(message),
+            receiver: receiver.clone(),
+        }
+    }
+
+    /// Takes what was sent since it was taken the last time.
+    fn take_new(&self, new: &mut NewByKey) {
+        for ((message, receiver), counted) in &mut self.flows.lock().by_key {
+            let sent = counted.counters.sent();
+            if sent == counted.taken {
+                continue;
+            }
+            let since = sent.since(&counted.taken);
+            counted.taken = sent;
+            let mut key = self.key(message, receiver);
+            if new.len() >= FLOWS_KEPT_MAX && !new.contains_key(&key) {
+                key.message = Arc::from(">");
+            }
+            new.entry(key).or_default().add(&since, self.connection);
         }
     }
 }
@@ -202,14 +304,14 @@ impl FlowBook {
 impl Flows {
     fn counters(&mut self, book: &FlowBook, message: &str, receiver: Option<Arc<str>>) -> Arc<FlowCounters> {
         let key = (Arc::from(message), receiver);
-        if let Some(counters) = self.by_key.get(&key) {
-            return Arc::clone(counters);
+        if let Some(counted) = self.by_key.get(&key) {
+            return Arc::clone(&counted.counters);
         }
         let has_room = self.by_key.len() < FLOWS_PER_CONNECTION_MAX
             && book.of_sender.load(Relaxed) < FLOWS_PER_SENDER_MAX;
         let key = if has_room { key } else { (Arc::from(">"), key.1) };
         let known = self.by_key.len();
-        let counters = Arc::clone(self.by_key.entry(key).or_default());
+        let counters = Arc::clone(&self.by_key.entry(key).or_default().counters);
         book.of_sender.fetch_add(self.by_key.len() - known, Relaxed);
         counters
     }
@@ -228,6 +330,8 @@ struct Books {
     kept: BTreeMap<FlowKey, FlowTotals>,
     /// One for each service that ever sent.
     senders: HashMap<Arc<str>, Sender>,
+    /// What connections that have ended had sent and nobody has taken yet; `None` where nobody ever will.
+    new: Option<NewByKey>,
 }
 
 #[derive(Debug, Default)]
@@ -239,12 +343,30 @@ struct Sender {
 }
 
 impl FlowRegistry {
-    /// A book for a new connection of `sender`.
-    pub fn open_book(&self, sender: &Arc<str>) -> Arc<FlowBook> {
+    /// Keeps from now on what ended connections had sent until [`FlowRegistry::take_new`] takes it.
+    pub fn record(&self) {
+        self.books.lock().new.get_or_insert_default();
+    }
+
+    /// Takes what was sent since this was called the last time: every count comes here once, also those of
+    /// connections that have ended.
+    pub fn take_new(&self) -> BTreeMap<FlowKey, NewlySent> {
+        let mut books = self.books.lock();
+        let mut new = books.new.as_mut().map(std::mem::take).unwrap_or_default();
+        for book in books.open.values() {
+            book.take_new(&mut new);
+        }
+        drop(books);
+        new.into_iter().collect()
+    }
+
+    /// A book for a new connection of `sender`, with its number.
+    pub fn open_book(&self, sender: &Arc<str>, connection: u64) -> Arc<FlowBook> {
         let mut books = self.books.lock();
         let of_sender = Arc::clone(&books.senders.entry(Arc::clone(sender)).or_default().open);
         let book = Arc::new(FlowBook {
             sender: Arc::clone(sender),
+            connection,
             flows: Mutex::default(),
             of_sender,
         });
@@ -255,9 +377,17 @@ impl FlowRegistry {
     /// Keeps what the book of an ended connection holds.
     pub fn close_book(&self, book: &Arc<FlowBook>) {
         let mut books = self.books.lock();
-        let Books { open, kept, senders } = &mut *books;
+        let Books {
+            open,
+            kept,
+            senders,
+            new,
+        } = &mut *books;
         if open.remove(&Arc::as_ptr(book).addr()).is_none() {
             return;
+        }
+        if let Some(new) = new {
+            book.take_new(new);
         }
         let sender = senders.entry(Arc::clone(&book.sender)).or_default();
         book.add_to(&mut |key, totals| {
@@ -297,8 +427,8 @@ mod tests {
     fn counts_outlive_their_connection() {
         let registry = FlowRegistry::default();
         let (web, todos): (Arc<str>, Arc<str>) = ("web".into(), "todos".into());
-        let first = registry.open_book(&web);
-        let second = registry.open_book(&web);
+        let first = registry.open_book(&web, 1);
+        let second = registry.open_book(&web, 2);
         for book in [&first, &second] {
             let counters = book.counters("todos.list", Some(&todos));
             counters.count_delivered(100);
@@ -321,7 +451,7 @@ mod tests {
     #[test]
     fn flows_of_a_connection_are_bounded_and_still_counted() {
         let registry = FlowRegistry::default();
-        let book = registry.open_book(&"web".into());
+        let book = registry.open_book(&"web".into(), 1);
         for index in 0..FLOWS_PER_CONNECTION_MAX + 500 {
             book.counters(&format!("name.{index}"), None).count_no_receiver();
         }
@@ -336,7 +466,7 @@ mod tests {
         let registry = FlowRegistry::default();
         let (web, todos): (Arc<str>, Arc<str>) = ("web".into(), "todos".into());
         for round in 0..200 {
-            let book = registry.open_book(&web);
+            let book = registry.open_book(&web, 1);
             for index in 0..500 {
                 book.denied_counters(&format!("made-up.{round}.{index}"))
                     .count_denied();
@@ -349,7 +479,7 @@ mod tests {
         assert!(totals.len() <= FLOWS_KEPT_PER_SENDER_MAX + 1, "{}", totals.len());
         assert_eq!(totals.values().map(|t| t.denied).sum::<u64>(), 200 * 500);
         // Another sender's are still kept apart.
-        let book = registry.open_book(&todos);
+        let book = registry.open_book(&todos, 1);
         book.counters("todos.created", Some(&web)).count_delivered(1);
         registry.close_book(&book);
         let key = FlowKey {
@@ -364,7 +494,7 @@ mod tests {
     fn flows_of_a_sender_are_bounded_over_all_its_connections() {
         let registry = FlowRegistry::default();
         let books: Vec<_> = (0..=FLOWS_PER_SENDER_MAX / FLOWS_PER_CONNECTION_MAX)
-            .map(|_| registry.open_book(&"web".into()))
+            .map(|_| registry.open_book(&"web".into(), 1))
             .collect();
         for (number, book) in books.iter().enumerate() {
             for index in 0..FLOWS_PER_CONNECTION_MAX {
@@ -376,8 +506,49 @@ mod tests {
         for book in &books {
             registry.close_book(book);
         }
-        let book = registry.open_book(&"web".into());
+        let book = registry.open_book(&"web".into(), 1);
         book.counters("name", None).count_no_receiver();
         assert_eq!(book.of_sender.load(Relaxed), 1, "what has ended counts no more");
+    }
+
+    #[test]
+    fn every_count_is_taken_once_whatever_becomes_of_its_connection() {
+        let registry = FlowRegistry::default();
+        registry.record();
+        let (web, todos): (Arc<str>, Arc<str>) = ("web".into(), "todos".into());
+        let mut books: Vec<_> = (1..=3).map(|number| registry.open_book(&web, number)).collect();
+        let mut taken = NewlySent::default();
+        let mut sent = 0;
+        for round in 1..=50_u64 {
+            for book in &books {
+                for _ in 0..round {
+                    book.counters("todos.list", Some(&todos)).count_delivered(10);
+                    sent += 1;
+                }
+                book.denied_counters("todos.purge").count_denied();
+            }
+            if round % 7 == 0 {
+                registry.close_book(&books.remove(0));
+                books.push(registry.open_book(&web, round * 10));
+            }
+            if round % 3 == 0 {
+                let new = registry.take_new();
+                assert!(new.len() <= 2);
+                for more in new.values() {
+                    taken.sent.add(&more.sent);
+                    assert!(0 < more.first && more.first <= more.last && more.last <= 490);
+                }
+            }
+        }
+        books.iter().for_each(|book| registry.close_book(book));
+        registry
+            .take_new()
+            .values()
+            .for_each(|more| taken.sent.add(&more.sent));
+        assert_eq!(
+            (taken.sent.messages, taken.sent.bytes, taken.sent.denied),
+            (sent, sent * 10, 150)
+        );
+        assert!(registry.take_new().is_empty());
     }
 }

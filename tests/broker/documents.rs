@@ -253,7 +253,7 @@ fn every_key_of_the_configuration_is_documented() {
         .text;
     Config::parse(Path::new("exocom.toml"), example).unwrap_or_else(|error| panic!("{error}"));
 
-    let source = read("src/config.rs");
+    let source = read("src/config.rs") + &read("src/config/audit.rs");
     let mut known = BTreeSet::new();
     for name in [
         "struct RawConfig",
@@ -261,6 +261,7 @@ fn every_key_of_the_configuration_is_documented() {
         "struct RawAdmin",
         "struct RawListener",
         "struct RawStore",
+        "struct RawAudit",
         "pub struct LimitsConfig",
         "    Bound",
     ] {

@@ -308,4 +308,12 @@ impl Files for Disk {
         }
         Ok(())
     }
+
+    fn sync_everything(&self) -> io::Result<()> {
+        let count = self.0.borrow().files.len();
+        for file in 0..count {
+            self.sync(&File(file))?;
+        }
+        self.sync_names()
+    }
 }

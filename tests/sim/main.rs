@@ -10,6 +10,7 @@
     reason = "a simulation may fail, and tells why"
 )]
 
+mod audit;
 mod damage;
 mod deeds;
 mod disk;

@@ -242,6 +242,13 @@ fn the_log_can_be_read_by_programs() {
         .collect();
     assert_eq!(
         said,
-        ["store opened", "listening", "ready", "stopping", "stopped"]
+        [
+            "store opened",
+            "audit log opened",
+            "listening",
+            "ready",
+            "stopping",
+            "stopped"
+        ]
     );
 }

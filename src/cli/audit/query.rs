@@ -1,0 +1,289 @@
+//! `exocom audit tail` and `query`: entries as lines for people, or as JSON for programs.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Where;
+use super::rows::{Row, Rows};
+use crate::audit::Entry;
+use crate::audit::tile::WIDTH;
+use crate::cli::serve::runtime;
+use crate::disk::audit::Archive;
+use crate::limits::AUDIT_CHAPTER_MS;
+use crate::net::clock::Clock;
+use crate::wire::name::{MessageName, Pattern};
+
+/// How often `tail --follow` looks for new entries, in milliseconds.
+const FOLLOW_MS: u64 = 500;
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  exocom audit tail --lines 50\n  exocom audit tail --follow --json")]
+pub(super) struct TailArgs {
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    lines: u64,
+    /// Go on with those that come
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    place: Where,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Shows the entries that fit all that is asked for. A flow record is shown as one line for each flow \
+        in it: who sent what to whom, how many and how much.\n\n\
+        What is shown is what the log says; `exocom audit verify` shows that it says what was recorded.",
+    after_long_help = "Examples:\n  \
+        exocom audit query --service web --since 2h\n  \
+        exocom audit query --message 'todos.>' --kind flow\n  \
+        exocom audit query --operator alice --since 2026-01-31T00:00:00Z --until 2026-02-01T00:00:00Z\n  \
+        exocom audit query --kind denial --json | jq -r .rule | sort | uniq -c"
+)]
+pub(super) struct QueryArgs {
+    /// Of this service, as sender or receiver
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// About messages that this pattern matches, such as todos.list or 'todos.*'
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    message: Option<Pattern>,
+    /// By this operator
+    #[arg(long, value_name = "NAME")]
+    operator: Option<String>,
+    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, prune
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Not before this: a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    since: Option<u64>,
+    /// Before this
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    until: Option<u64>,
+    #[command(flatten)]
+    place: Where,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the last entries.
+pub(super) fn tail(args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let (archive, _) = args.place.archive()?;
+    let mut size = archive.claimed_size()?;
+    let mut rows = Rows::default();
+    let first = size.saturating_sub(args.lines);
+    let from = chapter_before(&archive, first, size)?;
+    let mut print = |rows: Vec<Row>| print_rows(&rows, args.json, out);
+    each_entry(&archive, from, size, |number, entry| {
+        let read = rows.read(number, entry);
+        if number >= first { print(read) } else { Ok(()) }
+    })?;
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        runtime()?.block_on(tokio::time::sleep(Duration::from_millis(FOLLOW_MS)));
+        let now = archive.claimed_size()?;
+        each_entry(&archive, size, now, |number, entry| {
+            let read = rows.read(number, entry);
+            if number >= size { print(read) } else { Ok(()) }
+        })?;
+        size = now;
+    }
+}
+
+/// Shows what is asked for.
+pub(super) fn query(args: &QueryArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let (archive, _) = args.place.archive()?;
+    let size = archive.claimed_size()?;
+    let from = match args.since {
+        Some(since) => first_since(&archive, since.saturating_sub(AUDIT_CHAPTER_MS), size)?,
+        None => 0,
+    };
+    let mut rows = Rows::default();
+    each_entry(&archive, from, size, |number, entry| {
+        let at_unix_ms = entry.as_ref().map_or(0, |entry| entry.at_unix_ms);
+        // Also those before: they may name the flows of those that are shown.
+        let mut read = rows.read(number, entry);
+        let is_in_time = args.since.is_none_or(|since| at_unix_ms >= since)
+            && args.until.is_none_or(|until| at_unix_ms < until);
+        read.retain(|row| is_in_time && args.asks_for(row));
+        print_rows(&read, args.json, out)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl QueryArgs {
+    fn asks_for(&self, row: &Row) -> bool {
+        let is_of = |service: &String| row.services.contains(service);
+        let matches = |pattern: &Pattern| {
+            let name = row
+                .message
+                .as_deref()
+                .and_then(|name| MessageName::new(name).ok());
+            name.is_some_and(|name| pattern.matches(&name))
+        };
+        self.service.as_ref().is_none_or(is_of)
+            && self.message.as_ref().is_none_or(matches)
+            && self
+                .operator
+                .as_ref()
+                .is_none_or(|operator| row.operator.as_ref() == Some(operator))
+            && self.kind.as_ref().is_none_or(|kind| *kind == row.kind)
+    }
+}
+
+fn print_rows(rows: &[Row], is_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    for row in rows {
+        if is_json {
+            writeln!(out, "{}", row.json)?;
+        } else {
+            writeln!(
+                out,
+                "{}  {:>8}  {:<12}  {}",
+                time_text(row.at_unix_ms),
+                row.entry,
+                row.kind,
+                row.text
+            )?;
+        }
+    }
+    if std::io::stdout().is_terminal() && !rows.is_empty() {
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Reads entries in order; those that are no record of this version come as `Err`.
+fn each_entry(
+    archive: &Archive,
+    from: u64,
+    size: u64,
+    mut each: impl FnMut(u64, Result<Entry, Vec<u8>>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for page in archive.pages(from, size) {
+        let (first, entries) = page?;
+        for (number, line) in (first..).zip(entries) {
+            each(number, Entry::parse(&line).map_err(|_| line))?;
+        }
+    }
+    Ok(())
+}
+
+/// The entry from which to read so that the flows of entry `first` have their names.
+fn chapter_before(archive: &Archive, first: u64, size: u64) -> anyhow::Result<u64> {
+    if first >= size {
+        return Ok(size);
+    }
+    let Some(entry) = archive
+        .entry(first, size)
+        .ok()
+        .and_then(|line| Entry::parse(&line).ok())
+    else {
+        return Ok(0);
+    };
+    first_since(archive, entry.at_unix_ms.saturating_sub(AUDIT_CHAPTER_MS), size)
+}
+
+/// The first entry of a bundle before all entries since a time: the times of a log only grow, but for a clock that
+/// was set back.
+fn first_since(archive: &Archive, since_unix_ms: u64, size: u64) -> anyhow::Result<u64> {
+    let is_before = |bundle: u64| -> anyhow::Result<bool> {
+        match archive.pages(bundle * WIDTH as u64, size).next() {
+            None => Ok(false),
+            Some(page) => {
+                let (first, entries) = page?;
+                let line = entries.first().map(Vec::as_slice).unwrap_or_default();
+                let was_pruned = first > bundle * WIDTH as u64;
+                Ok(was_pruned || Entry::parse(line).is_ok_and(|entry| entry.at_unix_ms < since_unix_ms))
+            }
+        }
+    };
+    let (mut low, mut high) = (0, size.div_ceil(WIDTH as u64));
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle)? {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low.saturating_sub(1) * WIDTH as u64)
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::new(text).map_err(|error| error.to_string())
+}
+
+/// A time, or how long ago, in milliseconds since 1970.
+pub(super) fn point_in_time(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let ago = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    let now_s = u64::try_from(Clock::unix_s()).unwrap_or_default();
+    if let Some(ago_s) = ago {
+        return Ok(now_s.saturating_sub(ago_s).saturating_mul(1000));
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .context("time")
+        .and_then(|time| Ok(u64::try_from(time.unix_timestamp_nanos() / 1_000_000)?));
+    time.map_err(|_| {
+        "write a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d".to_owned()
+    })
+}
+
+/// A time for people, in UTC.
+pub(super) fn time_text(unix_ms: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000);
+    let text = time.ok().map(|time| {
+        let (date, clock) = (time.date(), time.time());
+        format!(
+            "{date}T{:02}:{:02}:{:02}.{:03}Z",
+            clock.hour(),
+            clock.minute(),
+            clock.second(),
+            clock.millisecond()
+        )
+    });
+    text.unwrap_or_else(|| format!("{unix_ms} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_shown() {
+        assert_eq!(point_in_time("2026-01-31T12:00:00Z"), Ok(1_769_860_800_000));
+        assert_eq!(
+            point_in_time("2026-01-31T13:00:00.5+01:00"),
+            Ok(1_769_860_800_500)
+        );
+        assert_eq!(time_text(1_769_860_800_007), "2026-01-31T12:00:00.007Z");
+        let now_ms = u64::try_from(Clock::unix_s()).unwrap() * 1000;
+        let ago = now_ms - point_in_time("2h").unwrap();
+        assert!((7_190_000..=7_200_000).contains(&ago), "{ago}");
+        for wrong in [
+            "",
+            "yesterday",
+            "5",
+            "d",
+            "-1d",
+            "1969-01-31T12:00:00Z",
+            "99999999999999999999d",
+        ] {
+            assert!(point_in_time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

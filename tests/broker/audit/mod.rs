@@ -1,0 +1,383 @@
+//! The audit log of a real broker: what is in it, whether it adds up, and what happens when it cannot be written.
+
+mod forged;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::Client;
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use crate::support::{Broker, EXOCOM, PATIENCE, wait_for};
+
+const POLICY: &str = r#"
+version = 1
+trust-domain = "todo.example"
+
+[service.web]
+sends = ["todos.list", "todos.created", "nobody.home"]
+
+[service.todos]
+receives = ["todos.list", "todos.created"]
+
+[service.mail]
+receives = ["todos.created", "nobody.home"]
+
+[message."todos.created"]
+kind = "event"
+"#;
+
+const CONFIG: &str = r#"
+version = 1
+policy = "policy.toml"
+admin-socket = "admin.sock"
+
+[tls]
+certificate = "certs/server.pem"
+key = "certs/server.key"
+
+[listener.main]
+address = "127.0.0.1:0"
+roots = ["certs/ca.pem"]
+
+[limits]
+lame-duck-ms = 0
+
+[audit]
+folder = "trail"
+interval-s = 1
+witnesses = ["witness"]
+"#;
+
+/// `exocom audit …`: whether it succeeded, and its output.
+fn audit(folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(EXOCOM)
+        .arg("audit")
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[track_caller]
+fn audit_ok(folder: &Path, arguments: &[&str]) -> String {
+    let (is_ok, text) = audit(folder, arguments);
+    assert!(is_ok, "{arguments:?}: {text}");
+    text
+}
+
+/// The entries that a query shows.
+#[track_caller]
+fn query(folder: &Path, dir: &str, arguments: &[&str]) -> Vec<Value> {
+    let arguments = [&["query", "--dir", dir, "--json"], arguments].concat();
+    let text = audit_ok(folder, &arguments);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The sum of a count over all flow records of a message.
+fn sum(flows: &[Value], message: &str, count: &str) -> u64 {
+    let of_message = flows.iter().filter(|flow| flow["message"] == message);
+    of_message.map(|flow| flow[count].as_u64().unwrap()).sum()
+}
+
+async fn listen(client: &Client, subject: &'static str) {
+    let mut messages = client.subscribe(subject).await.unwrap();
+    client.flush().await.unwrap();
+    let answering = client.clone();
+    tokio::spawn(async move {
+        while let Some(message) = messages.next().await {
+            if let Some(reply) = message.reply {
+                answering.publish(reply, "done".into()).await.unwrap();
+            }
+        }
+    });
+}
+
+/// Publishes, and returns after the broker has handled it.
+async fn publish(client: &Client, subject: &'static str, count: usize, bytes: usize) {
+    for _ in 0..count {
+        client.publish(subject, vec![b'x'; bytes].into()).await.unwrap();
+    }
+    client.flush().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_is_accounted_for() {
+    let mut broker = Broker::dev(POLICY);
+    let todos = broker.client("todos").await;
+    let mail = broker.client("mail").await;
+    listen(&todos, "todos.list").await;
+    listen(&todos, "todos.created").await;
+    listen(&mail, "todos.created").await;
+    let web = broker.client("web").await;
+    for _ in 0..20 {
+        web.request("todos.list", "please".into()).await.unwrap();
+    }
+    publish(&web, "todos.created", 1_000, 100).await;
+    publish(&web, "nobody.home", 7, 5).await;
+    publish(&web, "todos.purge", 33, 5).await;
+    web.request("todos.list", "please".into()).await.unwrap();
+    // Counts of connections that have ended are not lost with them.
+    for _ in 0..3 {
+        let other = broker.client("web").await;
+        publish(&other, "todos.created", 11, 10).await;
+        other.drain().await.unwrap();
+    }
+    assert!(broker.stop());
+    let flows = query(broker.dir(), "audit", &["--kind", "flow"]);
+    // Both services receive each event.
+    assert_eq!(sum(&flows, "todos.created", "messages"), 2 * 1_033);
+    assert_eq!(sum(&flows, "todos.created", "bytes"), 2 * (100_000 + 330));
+    assert_eq!(sum(&flows, "todos.list", "messages"), 21);
+    assert_eq!(sum(&flows, "nobody.home", "unreceived"), 7);
+    assert_eq!(sum(&flows, "todos.purge", "denied"), 33);
+    assert_eq!(sum(&flows, "todos.created", "dropped"), 0);
+    let to_mail = query(broker.dir(), "audit", &["--kind", "flow", "--service", "mail"]);
+    assert_eq!(sum(&to_mail, "todos.created", "messages"), 1_033);
+    let denials = query(
+        broker.dir(),
+        "audit",
+        &["--kind", "denial", "--message", "todos.*"],
+    );
+    let count: u64 = denials
+        .iter()
+        .map(|denial| denial["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(count, 33);
+    assert!(
+        denials
+            .iter()
+            .all(|denial| denial["rule"] == "no grant" && denial["sender"] == "web")
+    );
+    let connected = query(broker.dir(), "audit", &["--kind", "connected"]).len();
+    let disconnected = query(broker.dir(), "audit", &["--kind", "disconnected"]).len();
+    assert_eq!((connected, disconnected), (6, 6));
+    let kinds: Vec<_> = query(broker.dir(), "audit", &[]);
+    assert_eq!(kinds.first().unwrap()["kind"], "start");
+    assert_eq!(kinds.last().unwrap()["kind"], "stop");
+    let verified = audit_ok(broker.dir(), &["verify", "audit", "--key", "audit/log.pub"]);
+    assert!(verified.contains("verified: "), "{verified}");
+    let tail = audit_ok(broker.dir(), &["tail", "--dir", "audit", "-n", "1"]);
+    assert!(tail.ends_with("stopped in order\n"), "{tail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_handshake_is_recorded_with_its_rule() {
+    let mut broker = Broker::dev(POLICY);
+    let stranger = Broker::dev(POLICY);
+    for _ in 0..5 {
+        let options = stranger
+            .options("web")
+            .add_root_certificates(broker.cert("ca.pem"));
+        drop(options.connect(broker.url()).await.unwrap_err());
+    }
+    assert!(broker.stop());
+    let refused = query(broker.dir(), "audit", &["--kind", "refused"]);
+    let [record] = refused.as_slice() else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        (&record["rule"], &record["count"]),
+        (&"bad-signature".into(), &5.into())
+    );
+    assert!(
+        record["certificate"]
+            .as_str()
+            .unwrap()
+            .contains("spiffe://todo.example/web")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_the_counts_still_add_up_and_a_gap_bounds_the_rest() {
+    let mut broker = Broker::serve(POLICY, CONFIG);
+    let mut sent = 0;
+    let mut sent_before_last_life = 0;
+    for life in 0..4 {
+        let todos = broker.client("todos").await;
+        listen(&todos, "todos.created").await;
+        listen(&todos, "todos.list").await;
+        let web = broker.client("web").await;
+        // Long enough for some records.
+        let until = tokio::time::Instant::now() + Duration::from_millis(700 + 400 * life);
+        sent_before_last_life = sent;
+        while tokio::time::Instant::now() < until {
+            publish(&web, "todos.created", 50, 100).await;
+            sent += 50;
+            // What comes after it has been handled when it is answered.
+            web.request("todos.list", "please".into()).await.unwrap();
+        }
+        if life < 3 {
+            broker.kill();
+            drop((web, todos));
+            broker = broker.restart();
+            audit_ok(
+                broker.dir(),
+                &[
+                    "verify",
+                    "trail",
+                    "--key",
+                    "trail/log.pub",
+                    "--witness",
+                    "witness",
+                ],
+            );
+        }
+    }
+    assert!(broker.stop());
+    let flows = query(broker.dir(), "trail", &["--kind", "flow"]);
+    let recorded = sum(&flows, "todos.created", "messages");
+    let last_life = sent - sent_before_last_life;
+    assert!(recorded <= sent && recorded >= last_life, "{recorded} of {sent}");
+    let all = query(broker.dir(), "trail", &[]);
+    let last_start = all.iter().rposition(|entry| entry["kind"] == "start").unwrap();
+    assert_eq!(
+        sum(&all[last_start..], "todos.created", "messages"),
+        last_life,
+        "{recorded} of {sent}"
+    );
+    let gaps: Vec<_> = all.iter().filter(|entry| entry["kind"] == "gap").collect();
+    assert_eq!(gaps.len(), 3);
+    for gap in gaps {
+        let at = all.iter().position(|entry| entry == gap).unwrap();
+        assert_eq!(gap["cause"], "unclean-stop");
+        assert!(gap["after_unix_ms"].as_u64().unwrap() > 0);
+        assert_eq!(all[at + 1]["kind"], "start", "the gap comes first");
+    }
+    audit_ok(
+        broker.dir(),
+        &[
+            "verify",
+            "trail",
+            "--key",
+            "trail/log.pub",
+            "--witness",
+            "witness",
+        ],
+    );
+}
+
+/// A folder where the draft of the checkpoint should be: the log cannot be written.
+struct Unwritable<'a>(&'a Broker);
+
+impl<'a> Unwritable<'a> {
+    fn new(broker: &'a Broker) -> Self {
+        fs::create_dir(broker.path("trail/checkpoint.new")).unwrap();
+        Self(broker)
+    }
+}
+
+impl Drop for Unwritable<'_> {
+    fn drop(&mut self) {
+        fs::remove_dir(self.0.path("trail/checkpoint.new")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_cannot_be_written_messages_stop_and_nothing_may_be_changed() {
+    let mut broker = Broker::serve(POLICY, CONFIG);
+    let todos = broker.client("todos").await;
+    listen(&todos, "todos.list").await;
+    let web = broker.client("web").await;
+    web.request("todos.list", "please".into()).await.unwrap();
+    let version = broker.status()["policy"]["version"].clone();
+    let unwritable = Unwritable::new(&broker);
+    let request = async || {
+        let inbox = web.new_inbox();
+        let mut answers = web.subscribe(inbox.clone()).await.unwrap();
+        web.publish_with_reply("todos.list", inbox, "please".into())
+            .await
+            .unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answers.next())
+            .await
+            .unwrap()
+            .unwrap();
+        let headers = answer.headers.unwrap_or_default();
+        headers.get("Exo-Reason").map(ToString::to_string)
+    };
+    let mut said = None;
+    for _ in 0..600 {
+        // Something to record, so that it is tried.
+        publish(&web, "todos.purge", 1, 1).await;
+        said = request().await;
+        if said.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(said.as_deref(), Some("overloaded"));
+    let changed = POLICY.replace("\"nobody.home\"", "\"nobody.there\"");
+    fs::write(broker.path("policy.toml"), &changed).unwrap();
+    wait_for("the change to be refused", || {
+        let refused = broker.status()["policy"]["refused_change"].clone();
+        refused
+            .as_str()
+            .is_some_and(|reason| reason.contains("audit log"))
+    });
+    assert_eq!(broker.status()["policy"]["version"], version);
+    drop(unwritable);
+    for _ in 0..600 {
+        said = request().await;
+        if said.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(said, None, "messages pass again");
+    broker.signal("HUP");
+    wait_for("the policy", || broker.status()["policy"]["version"] != version);
+    assert!(broker.stop());
+    let all = query(broker.dir(), "trail", &[]);
+    let kinds = |kind: &str| {
+        all.iter()
+            .filter(|entry| entry["kind"] == kind)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("gap").len(), 1);
+    assert_eq!(kinds("gap")[0]["cause"], "cannot-write");
+    let policies = kinds("policy");
+    let withdrawn = kinds("withdrawn");
+    assert_eq!(policies.len(), 1 + withdrawn.len(), "{policies:?}");
+    assert_eq!(policies.last().unwrap()["from"], version);
+    assert!(
+        sum(&all, "todos.list", "dropped") >= 1,
+        "what was refused is counted"
+    );
+    audit_ok(broker.dir(), &["verify", "trail", "--key", "trail/log.pub"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_configuration_messages_pass_while_it_cannot_be_written() {
+    let config = format!("{CONFIG}on-failure = \"continue\"\n");
+    let mut broker = Broker::serve(POLICY, &config);
+    let todos = broker.client("todos").await;
+    listen(&todos, "todos.list").await;
+    let web = broker.client("web").await;
+    let unwritable = Unwritable::new(&broker);
+    publish(&web, "todos.purge", 3, 1).await;
+    wait_for("the failure", || {
+        broker.log().contains("the audit log cannot be written")
+    });
+    for _ in 0..50 {
+        web.request("todos.list", "please".into()).await.unwrap();
+    }
+    drop(unwritable);
+    wait_for("the log", || broker.log().contains("can be written again"));
+    assert!(broker.stop());
+    let all = query(broker.dir(), "trail", &[]);
+    assert_eq!(sum(&all, "todos.list", "messages"), 50, "no count is lost");
+    assert!(
+        all.iter()
+            .any(|entry| entry["kind"] == "gap" && entry["cause"] == "cannot-write")
+    );
+    audit_ok(broker.dir(), &["verify", "trail", "--key", "trail/log.pub"]);
+}
