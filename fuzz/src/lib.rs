@@ -4,6 +4,7 @@
 //! random. Nothing here judges by itself: each function says which naive model, other reader or invariant it judges
 //! by.
 
+pub mod audit;
 pub mod certificate;
 pub mod config;
 pub mod decoder;
@@ -67,6 +68,12 @@ pub const TARGETS: &[Target] = &[
         check: config::check,
         seeds: config::seeds,
         words: config::WORDS,
+    },
+    Target {
+        name: "audit",
+        check: audit::check,
+        seeds: audit::seeds,
+        words: audit::WORDS,
     },
 ];
 
