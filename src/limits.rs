@@ -145,6 +145,12 @@ pub const POLICY_DIAGNOSTICS_MAX: usize = 200;
 /// token of one letter at one place branches at all; without this bound it could do so without end.
 pub const REVIEW_STEPS_MAX: usize = 10_000;
 
+/// Denials of a log from which grants are suggested; further ones are counted. Nobody judges more.
+pub const SUGGEST_DENIALS_MAX: usize = 100_000;
+
+/// A line of a log that is read, in bytes: a longer one is none of ours.
+pub const LOG_LINE_BYTES_MAX: u64 = 64 << 10;
+
 /// The shortest time that a policy can name, in milliseconds: zero would mean "never" to one reader and "at once"
 /// to the next.
 pub const POLICY_TIME_MS_MIN: u64 = 1;

@@ -55,6 +55,11 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 impl AdminArgs {
+    /// The configuration file that names the socket.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// Asks the broker for something to look at.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let target = self.target()?;

@@ -118,7 +118,7 @@ pub fn explain(
             Some(name) if !allowed => near_misses(policy, service, action, name),
             _ => Vec::new(),
         },
-        beside: beside(listed, action, asked, &edits)?,
+        beside: beside(listed, action, &[asked], &edits)?,
         asked: asked.clone(),
         name,
         reason,
@@ -128,7 +128,7 @@ pub fn explain(
 }
 
 /// What is granted and what is taken away, of a service that may be unlisted.
-fn lists(service: Option<&Service>, action: Action) -> (&[Grant], &[Grant]) {
+pub(super) fn lists(service: Option<&Service>, action: Action) -> (&[Grant], &[Grant]) {
     match (service, action) {
         (None, _) => (&[], &[]),
         (Some(service), Action::Send) => (service.sends(), &[]),
@@ -137,7 +137,7 @@ fn lists(service: Option<&Service>, action: Action) -> (&[Grant], &[Grant]) {
 }
 
 /// A pattern more where not all is granted, and no exception that touches it: there is no other way.
-fn allowing(service: Option<&Service>, action: Action, asked: &Pattern) -> Vec<Edit> {
+pub(super) fn allowing(service: Option<&Service>, action: Action, asked: &Pattern) -> Vec<Edit> {
     let (granted, taken) = lists(service, action);
     let mut edits = Vec::new();
     if !asked.is_included_in(granted.iter().map(|grant| &grant.pattern)) {
@@ -203,17 +203,17 @@ fn removed(key: &'static str, grant: &Grant) -> Edit {
 }
 
 /// What the edits change beside what was asked about.
-fn beside(
+pub(super) fn beside(
     service: Option<&Service>,
     action: Action,
-    asked: &Pattern,
+    asked: &[&Pattern],
     edits: &[Edit],
 ) -> Result<Vec<Beside>, TooIntricate> {
     let (granted, taken) = lists(service, action);
     let (granted_after, taken_after) = edited(granted, taken, edits);
     let of_others = |taken: &[Grant]| {
         let mut taken = taken.to_vec();
-        taken.push(unplaced(asked));
+        taken.extend(asked.iter().map(|asked| unplaced(asked)));
         taken
     };
     let (of_others_before, of_others_after) = (of_others(taken), of_others(&taken_after));

@@ -10,6 +10,7 @@ mod layout;
 mod near;
 mod reach;
 mod schema;
+mod suggest;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -23,3 +24,4 @@ pub use layout::{NotToml, layout};
 pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};
 pub use schema::schema;
+pub use suggest::{Denied, Evidence, Suggestion, Suggestions, Wildcard, suggest};

@@ -243,7 +243,8 @@ fn travels(terms: &Terms) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-fn told(edit: &Edit, service: &str, policy: &Policy) -> String {
+/// An edit in words.
+pub(super) fn told(edit: &Edit, service: &str, policy: &Policy) -> String {
     let Edit {
         verb,
         pattern,

@@ -1,6 +1,6 @@
 //! `exocom policy`: what a person does with a policy before the broker gets it.
 //!
-//! Talks to no broker. What changes a file says so.
+//! What changes a file, or asks a running broker, says so.
 
 mod check;
 mod diff;
@@ -8,6 +8,7 @@ mod edit;
 mod explain;
 mod fmt;
 mod schema;
+mod suggest;
 mod test;
 
 use std::fmt::Display;
@@ -35,6 +36,7 @@ pub enum PolicyCommand {
     Fmt(fmt::FmtArgs),
     Edit(edit::EditArgs),
     Schema(schema::SchemaArgs),
+    Suggest(suggest::SuggestArgs),
 }
 
 /// The answer is no: a policy that is refused, a gain that must not be.
@@ -64,6 +66,7 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Fmt(args) => fmt::run(args, streams),
         PolicyCommand::Edit(args) => edit::run(args, streams),
         PolicyCommand::Schema(_) => schema::run(streams),
+        PolicyCommand::Suggest(args) => suggest::run(args, streams),
     }
 }
 

@@ -6,3 +6,4 @@ mod expectations;
 mod explanations;
 mod layouts;
 mod schemas;
+mod suggestions;

@@ -1,14 +1,16 @@
 //! The commands for policies, as people and scripts see them.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{self, Child, Stdio};
 
 use assert_cmd::Command;
 use serde_json::Value;
 
 use super::{Answer, exocom, folder, write};
-use crate::support::{EXOCOM, TODO_POLICY};
+use crate::support::{Broker, EXOCOM, Raw, TODO_POLICY, wait_for};
 
 fn json(answer: &Answer) -> Value {
     assert_eq!(answer.err, "");
@@ -267,6 +269,140 @@ fn the_schema_is_printed() {
     let answer = exocom(Path::new("."), &["policy", "schema"]);
     assert_eq!(answer.code, Some(0));
     assert_eq!(json(&answer)["title"], "ExoCom policy");
+}
+
+#[test]
+fn grants_are_suggested_from_what_a_running_broker_has_denied() {
+    let broker = Broker::dev(TODO_POLICY);
+    let mut web = broker.raw_ready("web");
+    web.send(b"PUB todos.purge 0\r\n\r\nPUB todos.purge 0\r\n\r\nSUB secrets.> 1\r\nPUB todos.list 0\r\n\r\nPING\r\n");
+    while web.line() != "PONG" {}
+    let dir = broker.dir().to_str().expect("it is text");
+
+    let answer = exocom(
+        broker.dir(),
+        &["policy", "suggest", "--admin", dir, "--on", "policy.toml"],
+    );
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    let expected = "service web\n  + add \"todos.purge\" to sends of [service.web] (policy.toml:9)\n      \
+                    send todos.purge was denied 2 times\n";
+    assert!(answer.out.starts_with(expected), "{}", answer.out);
+    assert!(!answer.out.contains("todos.list"), "{}", answer.out);
+
+    // Without --on it is the policy that the broker follows.
+    let answer = json(&exocom(
+        broker.dir(),
+        &["policy", "suggest", "--admin", dir, "--json"],
+    ));
+    let suggestion = &answer["suggestions"][0];
+    assert_eq!(suggestion["edits"][0]["pattern"], "todos.purge");
+    assert_eq!(suggestion["evidence"][0]["count"], 2);
+    assert_eq!(
+        fs::read_to_string(broker.path("policy.toml")).expect("it is there"),
+        TODO_POLICY
+    );
+}
+
+#[test]
+fn grants_are_suggested_from_a_log() {
+    let folder = folder();
+    let line = |action: &str, subject: &str| {
+        format!(
+            "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"denied\",\"connection\":1,\"sender\":\"web\",\
+             \"action\":\"{action}\",\"subject\":\"{subject}\",\"rule\":\"no grant\"}}}}\n"
+        )
+    };
+    let log = [
+        line("publish", "todos.purge"),
+        "no JSON\n{\"fields\":{\"message\":\"ready\"}}\n".to_owned(),
+        line("subscribe", "audit.>"),
+        line("publish", "no name"),
+        line("publish", &"a".repeat(100_000)),
+    ];
+    write(folder.path(), "broker.log", &log.concat());
+    let suggest = |log: &str| {
+        exocom(
+            folder.path(),
+            &["policy", "suggest", "--log", log, "--on", "policy.toml", "--json"],
+        )
+    };
+    let answer = json(&suggest("broker.log"));
+    let edits: Vec<_> = answer["suggestions"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| &one["edits"][0])
+        .collect();
+    assert_eq!(
+        (&edits[0]["key"], &edits[0]["pattern"]),
+        (&"sends".into(), &"todos.purge".into())
+    );
+    assert_eq!(
+        (&edits[1]["key"], &edits[1]["pattern"]),
+        (&"receives".into(), &"audit.>".into())
+    );
+    assert_eq!(answer["not-told-apart"], 1);
+    assert_eq!(suggest("missing.log").code, Some(2));
+}
+
+/// Ends a process that a test has started.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn the_log_of_a_broker_is_one_that_suggest_reads() {
+    let mut made = Broker::dev(TODO_POLICY);
+    made.stop();
+    let log = fs::File::create(made.path("broker.log")).expect("the folder takes a file");
+    let mut broker = Ends(
+        process::Command::new(EXOCOM)
+            .args([
+                "--log-format",
+                "json",
+                "dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--policy",
+                "policy.toml",
+                "--dir",
+                ".",
+            ])
+            .current_dir(made.dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the binary was built for the tests"),
+    );
+    let mut ready = String::new();
+    let output = broker.0.stdout.take().expect("it was piped");
+    BufReader::new(output)
+        .read_line(&mut ready)
+        .expect("it says that it is ready");
+    let address = ready
+        .trim()
+        .strip_prefix("ready ")
+        .expect("the first line says ready");
+    let address = address.parse().expect("an address follows");
+
+    let mut web = Raw::connect(address, &made.tls("web")).expect("a handshake with a good certificate");
+    web.hello();
+    web.send(b"PUB todos.purge 0\r\n\r\nSUB secrets.> 1\r\nPING\r\n");
+    while web.line() != "PONG" {}
+    wait_for("the denials in the log", || {
+        let answer = exocom(
+            made.dir(),
+            &["policy", "suggest", "--log", "broker.log", "--on", "policy.toml"],
+        );
+        answer.out.contains("add \"todos.purge\" to sends")
+            && answer.out.contains("add \"secrets.>\" to receives")
+    });
 }
 
 /// Edits `policy.toml` with this for an editor and these answers to the questions.
