@@ -43,3 +43,7 @@ sim-nightly:
 # Differences of policies against trying every name, on a million random pairs: some minutes.
 diff-nightly:
     EXOCOM_DIFF_PAIRS=1000000 cargo test --release --lib review::tests::brute_force
+
+# What the detectors of alarms are worth, into docs/alarms.md: some minutes. EXOCOM_NAB names the folder of the NAB data.
+alarms-report:
+    cargo test --profile sim --test alarms -- --ignored report --nocapture

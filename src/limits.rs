@@ -369,3 +369,9 @@ pub const AUDIT_INTERVAL_S_MAX: u64 = 3_600;
 
 /// The fewest bytes of entries that the configuration may let the audit log keep.
 pub const AUDIT_KEEP_BYTES_MIN: u64 = 1 << 20;
+
+/// A line of a recorded series, in bytes: a time, a value, and some columns that nobody asked for.
+pub const SERIES_LINE_BYTES_MAX: usize = 4096;
+
+/// Ticks that a recorded series may leave out between two rows: a year of ticks of 10 seconds. Each is made up for.
+pub const BACKTEST_GAP_TICKS_MAX: u64 = 366 * 8_640;

@@ -1,6 +1,7 @@
 //! The commands, one file a verb. They talk to people: all printing is here and in `main`.
 
 pub mod admin;
+pub mod alarms;
 pub mod audit;
 pub mod authority;
 pub mod bench;
@@ -73,6 +74,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Look after tracked messages: what waits, and the dead letters
     Queue(queue::QueueArgs),
+    Alarms(alarms::AlarmsArgs),
     Audit(audit::AuditArgs),
     /// Check, compare and explain policies
     #[command(subcommand)]
@@ -96,6 +98,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Status(args) => status::run(&args, &mut out),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
+            Command::Alarms(args) => alarms::run(&args, &mut out),
             Command::Audit(args) => audit::run(&args, &mut out, &mut err),
             Command::Policy(command) => {
                 let colours = std::env::var_os("NO_COLOR").is_none();

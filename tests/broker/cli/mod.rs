@@ -1,5 +1,6 @@
 //! The command line as people and scripts see it: help, exit codes, what is said when something is wrong.
 
+mod alarms;
 mod certs;
 mod dev;
 mod policy;

@@ -1,0 +1,581 @@
+//! The detector of counts: five spans of time, silence, and what becomes of an incident.
+//!
+//! Each tick it says what it expects, takes away what a backlog or a timer explains, judges the rest, and learns
+//! from it: as it is in ordinary times, cut where it is excessive, and hardly at all during an incident.
+
+use serde::{Deserialize, Serialize};
+
+use crate::traffic::count::channel::{CHANNELS, Channel, Score, Sensitivity, Weighing, Worst};
+use crate::traffic::count::incident::{Course, Incident, Tick};
+use crate::traffic::count::run::Run;
+use crate::traffic::count::season::{Season, Usual};
+use crate::traffic::count::span::{Expected, Span, silence};
+use crate::traffic::count::tail::Tail;
+use crate::traffic::count::timer::{Explained, Timers, Youth};
+use crate::traffic::pace::{LOCAL_SPANS, Moment, Pace, SPANS};
+
+/// Nothing is judged before, in seconds: an hour; nor over a span before so many of its lengths.
+const WARM_UP_S: u32 = 3_600;
+const WARM_UP_SPANS: f32 = 3.0;
+/// On its first day, a flow is not judged before so many messages: it has not begun yet.
+const KNOWN_MESSAGES: f32 = 100.0;
+/// A flow is young for so many days: what raises alarms is learned as a habit too, and timers are believed soon.
+const YOUNG_DAYS: f32 = 2.2;
+/// Thresholds on the first day, on the second, and on the two after are so many times higher.
+const FIRST_DAY: f32 = 10.0;
+const SECOND_DAY: f32 = 3.0;
+const FIRST_DAYS: f32 = 1.15;
+/// A gap shorter than this is a restart, in seconds: nobody is missed yet, and its backlog is let pass.
+const RESTART_S: u32 = 110;
+/// How long a backlog may take, in seconds; and how much larger than what was missed it may be.
+const BACKLOG_S: u32 = 300;
+const BACKLOG_MARGIN: f32 = 1.3;
+/// Below so many messages a tick, gaps are ordinary and say nothing of a restart.
+const GAP_RATE_MIN: f32 = 0.3;
+/// Where the shape of day and week is below this, nobody is missed.
+const OFF_HOURS: f32 = 0.02;
+/// How long the local level remembers, in seconds.
+const LOCAL_S: u32 = 3_600;
+/// The relative variance of the local level lies between these: beyond, the season is believed.
+const LOCAL_VARIANCE: std::ops::RangeInclusive<f32> = 1e-6..=0.1;
+/// Counts are cut for learning at so many deviations, and so many messages more.
+const CUT: f32 = 5.0;
+const CUT_MORE: f32 = 3.0;
+/// A run of more (or fewer) is one of half as many again (or a third fewer).
+const RUN_RATIO: f32 = 1.5;
+/// A flow that was silent for so long needs no attention each tick, in seconds.
+const REST_S: u32 = 3_600;
+
+/// What one tick said.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Reading {
+    /// How far towards an alarm. It is 1 or more only where an alarm begins.
+    pub score: f32,
+    /// An alarm that begins.
+    pub onset: Option<Onset>,
+    /// What became of the incident under way.
+    pub change: Option<Change>,
+}
+
+/// How an alarm began.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Onset {
+    /// What it came from.
+    pub channel: Channel,
+    /// How unlikely that is, in powers of ten.
+    pub score: f32,
+    /// The score at which an alarm begins.
+    pub threshold: f32,
+    /// Messages a tick that were seen, on the mean since `since`.
+    pub seen: f32,
+    /// Between what they were expected: two deviations about the usual. For a missed spike, its size and its
+    /// period in ticks.
+    pub expected: (f32, f32),
+    /// The first tick of it.
+    pub since: u64,
+    /// It comes on top of another incident.
+    pub on_top: bool,
+}
+
+/// The end of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The usual is back.
+    Over,
+    /// The usual is back, and this happens so often that it will be taken for usual.
+    OverAndHabitual,
+    /// It lasted for so long that it is the usual now.
+    Rebased,
+    /// The flow had hardly spoken before: it has begun, and is learned anew.
+    Begun,
+}
+
+/// The last hour: how it compares to the season.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Local {
+    seen: f32,
+    expected: f32,
+    ticks: f32,
+}
+
+/// A count detector of one flow: below 1 KiB, whatever it sees.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CountDetector {
+    /// The tick that comes next; 0 before the first.
+    next: u64,
+    season: Season,
+    spans: [Span; SPANS],
+    tails: [Tail; CHANNELS],
+    timers: Timers,
+    local: Local,
+    incident: Incident,
+    more: Run,
+    fewer: Run,
+    /// Messages expected since the last one.
+    missing: f32,
+    silent_ticks: u32,
+    backlog: f32,
+}
+
+/// What one tick is measured by.
+struct Measure {
+    usual: Usual,
+    expected: Expected,
+    /// The last hour's level in the season's, and its relative variance.
+    local: f32,
+    local_variance: f32,
+    /// Messages that wander together count for fewer: by this factor.
+    lump: f32,
+    /// The deviation of a tick's count.
+    deviation: f32,
+}
+
+impl Measure {
+    /// The largest count that is learned from as it is.
+    fn bound(&self) -> f32 {
+        self.expected.high + CUT * self.deviation + CUT_MORE
+    }
+}
+
+impl CountDetector {
+    /// Takes the count of a tick. Ticks come in order; those left out had no message.
+    pub fn observe(&mut self, pace: &Pace, sensitivity: &Sensitivity, tick: u64, count: u32) -> Reading {
+        if self.next > 0 && tick > self.next {
+            self.rest(pace, sensitivity, tick);
+        }
+        self.next = tick + 1;
+        let moment = pace.moment(tick);
+        if moment.starts_hour || self.season.ticks() == 0 {
+            self.season.enter_hour(&moment);
+        }
+        let measure = self.measure(pace, &moment);
+        let raw = count as f32;
+        let explained = self.explain(pace, &measure, raw);
+        self.add(pace, &moment, &measure, raw, explained.judged);
+        let scores = self.score(pace, &measure, raw);
+        let reading = self.decide(pace, sensitivity, &measure, explained.judged, &scores);
+        self.learn(pace, &moment, &measure, explained.learned);
+        reading
+    }
+
+    /// The tick that must be observed at the latest, if there are no messages: the next one, or for a flow that
+    /// was silent for long, the end of the hour. What was left out until then is made up for.
+    pub fn due(&self, pace: &Pace) -> u64 {
+        let next = self.next;
+        let is_busy = self.incident.is_on() || u64::from(self.silent_ticks) < pace.ticks(REST_S);
+        if is_busy {
+            return next;
+        }
+        let mut until = next + pace.ticks_to_hour_end(next);
+        if let Some(timer) = self.timers.next(pace) {
+            until = until.min(next + u64::from(timer.saturating_sub(self.season.ticks())));
+        }
+        // The silence may become alarming before: not while fewer are missed than any alarm takes.
+        let moment = pace.moment(next);
+        let usual = self.season.usual(pace, &moment, self.wandering(pace));
+        let spare = std::f32::consts::LN_10 * Sensitivity::HIGH.score_min - self.missing;
+        let soon = spare / (4.0 * usual.mean).max(1e-9);
+        if soon < 1.0 {
+            next
+        } else {
+            until.min(next + soon as u64)
+        }
+    }
+
+    /// Whether the flow is in an incident.
+    pub fn is_in_incident(&self) -> bool {
+        self.incident.is_on()
+    }
+
+    /// Messages a tick in the incident under way, on the mean, and since when.
+    pub fn incident_seen(&self) -> Option<(f32, u64)> {
+        if !self.incident.is_on() {
+            return None;
+        }
+        let run = if self.incident.is_up() {
+            &self.more
+        } else {
+            &self.fewer
+        };
+        let ticks = self.season.ticks().saturating_sub(run.since).max(1);
+        Some((
+            run.seen / ticks as f32,
+            self.next.saturating_sub(u64::from(ticks)),
+        ))
+    }
+
+    fn wandering(&self, pace: &Pace) -> f32 {
+        let [_, _, _, half_an_hour, _] = pace.lengths();
+        let [_, _, _, span, _] = &self.spans;
+        span.variance_now(half_an_hour)
+    }
+
+    fn measure(&self, pace: &Pace, moment: &Moment) -> Measure {
+        let [tick, _, minutes, _, _] = pace.lengths();
+        let [this, _, lately, _, _] = &self.spans;
+        let usual = self.season.usual(pace, moment, self.wandering(pace));
+        let (expected, _) = lately.season_and_seen(minutes);
+        let lump = 1.0 + lately.variance_now(minutes) * expected;
+        // During an incident the local level follows at once.
+        let variance = if self.incident.is_on() {
+            *LOCAL_VARIANCE.end()
+        } else {
+            (usual.wandering + usual.ignorance).clamp(*LOCAL_VARIANCE.start(), *LOCAL_VARIANCE.end())
+        };
+        let trust = 1.0 / variance;
+        let level = |seen: f32, expected: f32| (trust + seen / lump) / (trust + expected / lump);
+        let local = level(self.local.seen, self.local.expected);
+        // The last hour corrects the season, or is all there is: where the season is wrong about the hour.
+        let flat = level(self.local.seen, self.local.ticks * usual.mean);
+        let views = [1.0, local, flat, self.incident.level()];
+        let local_variance = 1.0 / (trust + self.local.expected / lump);
+        let unknown = this.variance_now(tick) + local_variance + self.season.level_variance(pace, 0.0);
+        Measure {
+            expected: Expected {
+                season: usual.mean,
+                local: usual.mean * local,
+                low: usual.mean * views.into_iter().fold(f32::MAX, f32::min),
+                high: usual.mean * views.into_iter().fold(0.0, f32::max),
+            },
+            local,
+            local_variance,
+            lump,
+            deviation: (usual.mean + usual.mean * usual.mean * unknown).sqrt(),
+            usual,
+        }
+    }
+
+    fn days(&self, pace: &Pace) -> f32 {
+        self.season.ticks() as f32 / pace.day_ticks()
+    }
+
+    fn youth(&self, pace: &Pace) -> Youth {
+        match self.days(pace) {
+            days if days < 1.0 => Youth::FirstDay,
+            days if days < YOUNG_DAYS => Youth::FirstDays,
+            _ => Youth::Over,
+        }
+    }
+
+    /// What is left of a count after a backlog's part and a timer's.
+    fn explain(&mut self, pace: &Pace, measure: &Measure, raw: f32) -> Explained {
+        let was_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
+        if raw > 0.0 && self.missing > 3.0 && was_restart {
+            self.backlog += BACKLOG_MARGIN * self.missing + 3.0 * self.missing.sqrt();
+            for (span, length) in self.spans.iter_mut().zip(pace.lengths()).skip(1) {
+                span.fill(length, self.missing, self.silent_ticks as f32);
+            }
+        }
+        let usual = measure.expected.high;
+        let mut count = raw;
+        if self.backlog > 1.0 && count > usual {
+            let explained = (count - usual).min(self.backlog);
+            count -= explained;
+            self.backlog -= explained;
+        }
+        self.backlog *= 1.0 - 1.0 / pace.ticks(BACKLOG_S) as f32;
+        let (at, youth) = (self.season.ticks(), self.youth(pace));
+        self.timers
+            .explain(pace, at, count, usual, measure.bound(), youth)
+    }
+
+    /// Adds a tick to what is judged.
+    fn add(&mut self, pace: &Pace, moment: &Moment, measure: &Measure, raw: f32, judged: f32) {
+        if raw > 0.0 {
+            self.silent_ticks = 0;
+            self.missing = 0.0;
+        } else {
+            self.silent_ticks = self.silent_ticks.saturating_add(1);
+            if measure.usual.shape > OFF_HOURS {
+                self.missing += measure.expected.low;
+            }
+        }
+        for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
+            let (expected, ignorance) = views(measure, moment, length.is_long);
+            span.add(length, judged, &expected, ignorance);
+        }
+        let at = self.season.ticks();
+        // An incident's own level is no bound for how long it has lasted.
+        let (low, high) = if self.incident.is_on() {
+            let usual = measure.usual.mean * self.incident.local();
+            (usual, usual)
+        } else {
+            (measure.expected.low, measure.expected.high)
+        };
+        self.more.add(at, judged, high, RUN_RATIO);
+        self.fewer.add(at, judged, low, 1.0 / RUN_RATIO);
+    }
+
+    fn score(&self, pace: &Pace, measure: &Measure, raw: f32) -> [Score; CHANNELS] {
+        let mut scores = [Score::default(); CHANNELS];
+        let ticks = self.season.ticks() as f32;
+        let warm_up = pace.ticks(WARM_UP_S) as f32;
+        let is_new_kind = measure.usual.is_new_kind();
+        let is_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
+        let is_in_gap = raw == 0.0 && is_restart && measure.usual.mean > GAP_RATE_MIN;
+        let (more, rest) = scores.split_at_mut(SPANS);
+        let (fewer, last) = rest.split_at_mut(SPANS);
+        for (((more, fewer), span), length) in more.iter_mut().zip(fewer).zip(&self.spans).zip(pace.lengths())
+        {
+            if ticks <= warm_up.max(WARM_UP_SPANS * length.ticks) {
+                continue;
+            }
+            let verdict = span.judge(length);
+            let score = |score| Score {
+                score,
+                ratio: verdict.ratio,
+                is_small: verdict.is_small,
+            };
+            *more = score(verdict.more);
+            // Too few is not judged in what may be a restart, nor on a day of a kind that was never seen.
+            let is_unjudged = is_in_gap || (is_new_kind && length.is_long);
+            *fewer = score(if is_unjudged { 0.0 } else { verdict.fewer });
+        }
+        if let [silent] = last {
+            silent.ratio = 0.0;
+            let is_known = self.youth(pace) != Youth::FirstDay && !is_new_kind;
+            if ticks > warm_up && !is_restart && self.missing > 2.0 && is_known {
+                let [tick, ..] = pace.lengths();
+                let [this, ..] = &self.spans;
+                let unknown = measure.local_variance.max(measure.usual.ignorance);
+                silent.score = silence(self.missing, this.variance_now(tick) + unknown);
+            }
+            silent.score = silent.score.max(self.timers.missing());
+        }
+        scores
+    }
+
+    fn decide(
+        &mut self,
+        pace: &Pace,
+        sensitivity: &Sensitivity,
+        measure: &Measure,
+        judged: f32,
+        scores: &[Score; CHANNELS],
+    ) -> Reading {
+        let incident = self.incident;
+        let weighing = self.weighing(pace, sensitivity);
+        let (mut worst, fresh) =
+            weighing.weigh(&mut self.tails, scores, 1, |channel| incident.admits(channel));
+        if worst.channel == Channel::Silence && self.timers.missing() >= worst.score {
+            worst.channel = Channel::Missed;
+        }
+        let mut reading = Reading {
+            score: worst.part,
+            ..Reading::default()
+        };
+        if incident.is_on() {
+            let course = self.follow(pace, measure, judged, fresh);
+            if course == Course::Topped {
+                reading.onset = Some(self.onset(pace, &worst, true));
+            }
+            reading.change = self.end(pace, measure, course);
+        } else if worst.part >= 1.0 {
+            let is_news = self
+                .incident
+                .begin(pace, self.season.ticks(), &worst, measure.local);
+            self.season.doubt();
+            if is_news {
+                reading.onset = Some(self.onset(pace, &worst, false));
+            }
+        }
+        if reading.onset.is_none() {
+            reading.score = reading.score.min(0.99);
+        }
+        reading
+    }
+
+    fn weighing<'a>(&self, pace: &'a Pace, sensitivity: &'a Sensitivity) -> Weighing<'a> {
+        let days = self.days(pace);
+        Weighing {
+            pace,
+            sensitivity,
+            weeks: days / 7.0,
+            caution: match days {
+                days if days >= 4.0 => 1.0,
+                days if days >= 2.0 => FIRST_DAYS,
+                days if days >= 1.0 => SECOND_DAY,
+                _ if self.season.messages() >= KNOWN_MESSAGES => FIRST_DAY,
+                _ => f32::MAX,
+            },
+            young: days < YOUNG_DAYS,
+            in_incident: self.incident.is_on(),
+        }
+    }
+
+    fn onset(&self, pace: &Pace, worst: &Worst, on_top: bool) -> Onset {
+        let index = worst.channel.span();
+        let (Some(span), Some(length)) = (self.spans.get(index), pace.lengths().get(index)) else {
+            unreachable!("a channel's span is one of the spans");
+        };
+        let now = self.season.ticks();
+        let run = match worst.channel {
+            Channel::More(_) => Some(&self.more),
+            Channel::Fewer(_) => Some(&self.fewer),
+            Channel::Silence | Channel::Missed => None,
+        };
+        let run = run.filter(|run| run.evidence > 0.0 && run.since <= now);
+        let (ticks, seen) = match (worst.channel, run) {
+            (Channel::Silence, _) => (self.silent_ticks.max(1), 0.0),
+            (Channel::Missed, _) => (1, 0.0),
+            (_, Some(run)) => (now - run.since + 1, run.seen / (now - run.since + 1) as f32),
+            (_, None) => {
+                let (_, seen) = span.season_and_seen(length);
+                (length.ticks as u32, seen / length.weight() / length.ticks)
+            }
+        };
+        Onset {
+            channel: worst.channel,
+            score: worst.score,
+            threshold: worst.threshold,
+            seen,
+            expected: match worst.channel {
+                Channel::Missed => self.timers.missed().unwrap_or_default(),
+                _ => span.expected_a_tick(length),
+            },
+            since: self.next.saturating_sub(u64::from(ticks)),
+            on_top,
+        }
+    }
+
+    fn follow(&mut self, pace: &Pace, measure: &Measure, judged: f32, fresh: f32) -> Course {
+        let [_, _, minutes, _, _] = pace.lengths();
+        let [_, _, lately, _, _] = &self.spans;
+        let (season, seen) = lately.season_and_seen(minutes);
+        let tick = Tick {
+            seen: judged,
+            usual: measure.usual.mean,
+            ratio: (seen + 0.02) / (season + 0.02),
+            lump: measure.lump,
+            fresh,
+            is_known: self.season.messages() > KNOWN_MESSAGES,
+        };
+        self.incident.follow(pace, &tick)
+    }
+
+    fn end(&mut self, pace: &Pace, measure: &Measure, course: Course) -> Option<Change> {
+        let [_, _, _, half_an_hour, hours] = pace.lengths();
+        match course {
+            Course::On | Course::Topped => return None,
+            Course::Over => {
+                let before = self.incident.local();
+                self.spans.iter_mut().for_each(|span| span.settle(before));
+                self.local.seen = self.local.expected * before;
+                self.local.ticks = self.local.seen / (measure.usual.mean * before).max(1e-9);
+            }
+            Course::Rebased => {
+                let [.., span] = &self.spans;
+                let (season, seen) = span.season_and_seen(hours);
+                let times = (seen + 1.0) / (season + 1.0);
+                self.season.rebase(times);
+                self.spans.iter_mut().for_each(|span| span.rebase(times));
+                self.local.expected = self.local.seen;
+            }
+            Course::Begun => {
+                *self = Self {
+                    next: self.next,
+                    ..Self::default()
+                };
+                return Some(Change::Begun);
+            }
+        }
+        let at = self.season.ticks();
+        self.incident.end(at, half_an_hour.ticks);
+        (self.more, self.fewer) = (Run::default(), Run::default());
+        (self.more.since, self.fewer.since) = (at + 1, at + 1);
+        let is_habitual = self.tails.iter().any(Tail::is_habitual);
+        Some(match course {
+            Course::Rebased => Change::Rebased,
+            _ if is_habitual => Change::OverAndHabitual,
+            _ => Change::Over,
+        })
+    }
+
+    fn learn(&mut self, pace: &Pace, moment: &Moment, measure: &Measure, count: f32) {
+        let ticks = self.season.ticks();
+        let is_odd = self.incident.is_on();
+        if !is_odd && ticks > 0 {
+            for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
+                if ticks.is_multiple_of(length.ticks as u32) {
+                    span.learn(length, 1.0);
+                }
+            }
+        }
+        let low = (measure.expected.low - CUT * measure.deviation).max(0.0);
+        let cut = count.clamp(low, measure.bound());
+        let learned = if is_odd { count } else { cut };
+        let keep = 1.0 - 1.0 / pace.ticks(LOCAL_S) as f32;
+        self.local.seen = self.local.seen * keep + learned;
+        self.local.expected = self.local.expected * keep + measure.usual.mean;
+        self.local.ticks = self.local.ticks * keep + 1.0;
+        self.season.learn(pace, moment, &measure.usual, learned, is_odd);
+        if moment.ends_day {
+            let weeks = self.days(pace) / 7.0;
+            self.tails.iter_mut().for_each(|tail| tail.end_day(weeks));
+        }
+    }
+
+    /// Makes up for ticks without a message, up to and without `until`: one by one for an hour, then an hour
+    /// at a time, whose last tick is observed as any other.
+    fn rest(&mut self, pace: &Pace, sensitivity: &Sensitivity, until: u64) {
+        while self.next < until {
+            let is_busy = self.incident.is_on() || u64::from(self.silent_ticks) < pace.ticks(REST_S);
+            let left = (until - self.next).min(pace.ticks_to_hour_end(self.next) + 1);
+            if !is_busy && left > 2 {
+                self.rest_within_hour(pace, sensitivity, left - 1);
+            }
+            self.observe(pace, sensitivity, self.next, 0);
+        }
+    }
+
+    /// Makes up for ticks without a message, all in one hour.
+    fn rest_within_hour(&mut self, pace: &Pace, sensitivity: &Sensitivity, ticks: u64) {
+        let moment = pace.moment(self.next + ticks / 2);
+        if pace.moment(self.next).starts_hour {
+            self.season.enter_hour(&moment);
+        }
+        let measure = self.measure(pace, &moment);
+        let (count, long) = (ticks as f32, ticks as u32);
+        if measure.usual.shape > OFF_HOURS {
+            self.missing += count * measure.expected.low;
+        }
+        self.silent_ticks = self.silent_ticks.saturating_add(long);
+        for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
+            let (expected, ignorance) = views(&measure, &moment, length.is_long);
+            span.add_silence(length, count, &expected, ignorance);
+            if count >= length.ticks {
+                span.learn(length, count / length.ticks);
+            }
+        }
+        let scores = [Score::default(); CHANNELS];
+        let weighing = self.weighing(pace, sensitivity);
+        weighing.weigh(&mut self.tails, &scores, ticks as u16, |_| false);
+        self.backlog = 0.0;
+        let keep = (1.0 - 1.0 / pace.ticks(LOCAL_S) as f32).powf(count);
+        let added = (1.0 - keep) * pace.ticks(LOCAL_S) as f32;
+        self.local.seen *= keep;
+        self.local.expected = self.local.expected * keep + added * measure.usual.mean;
+        self.local.ticks = self.local.ticks * keep + added;
+        self.season
+            .learn_ticks(pace, &moment, &measure.usual, 0.0, count, false);
+        self.more = Run {
+            since: self.season.ticks(),
+            ..Run::default()
+        };
+        self.fewer.evidence += count * measure.expected.low * (1.0 - 1.0 / RUN_RATIO);
+        self.next += ticks;
+    }
+}
+
+/// By what a span is judged, and how little that is known.
+fn views(measure: &Measure, moment: &Moment, is_long: bool) -> (Expected, f32) {
+    if is_long {
+        return (measure.expected.by_season(), measure.usual.ignorance);
+    }
+    // At midnight, into a day of an unknown kind, the last hour says nothing.
+    let midnight = measure.usual.ignorance_of_day * (-moment.into_day_h).exp();
+    (measure.expected, measure.local_variance + midnight)
+}
+
+const _: () = assert!(LOCAL_SPANS == 3 && SPANS == 5, "spans are named by their place");
+const _: () = assert!(size_of::<CountDetector>() <= 1_024, "a flow costs at most 1 KiB");
