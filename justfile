@@ -32,6 +32,10 @@ fuzz:
 chaos:
     EXOCOM_CHAOS_KILLS=200 cargo test --test chaos kills -- --nocapture
 
+# Kills a broker 100 times under load, and adds up what its audit log says. Takes some minutes.
+audit-kills:
+    EXOCOM_AUDIT_KILLS=100 cargo test --test broker after_a_kill_the_counts_still_add_up -- --nocapture
+
 # The todo application on a broker of its own: http://127.0.0.1:3000
 demo:
     cargo run --release -- demo

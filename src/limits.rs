@@ -375,3 +375,7 @@ pub const SERIES_LINE_BYTES_MAX: usize = 4096;
 
 /// Ticks that a recorded series may leave out between two rows: a year of ticks of 10 seconds. Each is made up for.
 pub const BACKTEST_GAP_TICKS_MAX: u64 = 366 * 8_640;
+
+/// Records of single messages that wait to be written, some 50 MiB: half a second of 500,000 messages a second. Past
+/// it, they are counted and lost; the counts of their flows are not.
+pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 18;

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::audit::each::EachMessage;
 use crate::audit::record::{Entry, Record};
-use crate::limits::{AUDIT_DENIAL_KEYS_MAX, AUDIT_DENIAL_KEYS_PER_SENDER_MAX, AUDIT_INTAKE_RECORDS_MAX};
+use crate::limits::{
+    AUDIT_DENIAL_KEYS_MAX, AUDIT_DENIAL_KEYS_PER_SENDER_MAX, AUDIT_INTAKE_EACH_MAX, AUDIT_INTAKE_RECORDS_MAX,
+};
 
 /// Something that the policy denied.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +60,7 @@ struct Waiting {
     /// Of the denials, how many keys each sender has.
     senders: HashMap<Box<str>, usize, foldhash::fast::RandomState>,
     refusals: HashMap<(Box<str>, &'static str), RefusalSum, foldhash::fast::RandomState>,
+    each: Vec<EachMessage>,
     lost: u64,
     is_woken: bool,
     is_closed: bool,
@@ -89,6 +93,8 @@ struct RefusalSum {
 pub struct Arrived {
     /// In order, the counted ones last.
     pub entries: Vec<Entry>,
+    /// Single messages, in order.
+    pub each: Vec<EachMessage>,
     /// Records that found no room.
     pub lost: u64,
 }
@@ -105,6 +111,24 @@ impl Intake {
         let is_half_full = waiting.entries.len() == AUDIT_INTAKE_RECORDS_MAX / 2;
         drop(waiting);
         if is_half_full {
+            self.wake();
+        }
+    }
+
+    /// Takes the records of single messages, and empties `messages`.
+    pub fn note_each(&self, messages: &mut Vec<EachMessage>) {
+        let mut waiting = self.waiting.lock();
+        let before = waiting.each.len();
+        let room = AUDIT_INTAKE_EACH_MAX - before;
+        if messages.len() > room {
+            waiting.lost += (messages.len() - room) as u64;
+            messages.truncate(room);
+        }
+        waiting.each.append(messages);
+        const FILL: usize = AUDIT_INTAKE_EACH_MAX / 8;
+        let is_time = before < FILL && waiting.each.len() >= FILL;
+        drop(waiting);
+        if is_time {
             self.wake();
         }
     }
@@ -159,6 +183,7 @@ impl Intake {
         let denials = std::mem::take(&mut waiting.denials);
         let refusals = std::mem::take(&mut waiting.refusals);
         waiting.senders.clear();
+        let each = std::mem::take(&mut waiting.each);
         let lost = std::mem::take(&mut waiting.lost);
         drop(waiting);
         let denials = denials.into_iter().map(|(key, sum)| Record::Denial {
@@ -181,7 +206,7 @@ impl Intake {
             });
         let counted = denials.chain(refusals);
         entries.extend(counted.map(|record| Entry { at_unix_ms, record }));
-        Arrived { entries, lost }
+        Arrived { entries, each, lost }
     }
 
     /// Waits until somebody wakes, or that much time has passed.

@@ -6,6 +6,7 @@
 //! tlog-tiles, the checkpoints C2SP signed notes: `docs/audit.md` describes them.
 
 pub mod checkpoint;
+pub mod each;
 pub mod edge;
 pub mod flows;
 pub mod intake;

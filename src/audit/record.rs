@@ -5,6 +5,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::audit::each::{Outcome, is_zero};
 use crate::audit::tile::ENTRY_BYTES_MAX;
 
 /// One entry.
@@ -89,6 +90,33 @@ pub enum Record {
     },
     /// What was sent.
     Flows(Flows),
+    /// One message, where its policy says `audit = "each"`.
+    Message {
+        /// The verified sender.
+        sender: String,
+        /// Its connection; 0 for what the broker sends again by itself.
+        sender_connection: u64,
+        /// The message name.
+        message: String,
+        /// The verified receiver, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        receiver: Option<String>,
+        /// Its connection.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        receiver_connection: u64,
+        /// The size of the payload.
+        bytes: u64,
+        /// The SHA-256 digest of the payload, in hexadecimal.
+        digest: String,
+        /// What became of it.
+        outcome: Outcome,
+        /// The sequence of a tracked message.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        seq: u64,
+        /// The number of the attempt to deliver it.
+        #[serde(skip_serializing_if = "is_zero", default)]
+        attempt: u32,
+    },
     /// Another policy is in force after this.
     Policy {
         /// The version before.
@@ -315,6 +343,7 @@ impl Record {
             Self::Refused { .. } => "refused",
             Self::Denial { .. } => "denial",
             Self::Flows(_) => "flows",
+            Self::Message { .. } => "message",
             Self::Policy { .. } => "policy",
             Self::Admin { .. } => "admin",
             Self::AdminDone { .. } => "admin-done",

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
+
 /// The trust domain of the certificates.
 pub(super) const TRUST_DOMAIN: &str = "bench.example";
 /// The requests' name.
@@ -145,12 +147,26 @@ fn parts(names: usize, others: usize) -> Vec<Part> {
     parts
 }
 
+/// What of the messages the broker's audit log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Audited {
+    /// There is none
+    Off,
+    /// How many there are in each flow
+    Flow,
+    /// Each event of scenarios a, b and c by itself
+    Each,
+}
+
 /// ExoCom's policy: `names` message names a sender, and `others` services that play no part.
-pub fn exocom_policy(names: usize, others: usize) -> String {
+pub fn exocom_policy(names: usize, others: usize, audit: Audited) -> String {
     let mut text = format!("version = 1\ntrust-domain = \"{TRUST_DOMAIN}\"\n");
     for sender in 0..SENDERS {
         write!(text, "\n[message.\"{}\"]\nkind = \"event\"\n", pattern(sender))
             .expect("a string takes everything");
+        if audit == Audited::Each {
+            text.push_str("audit = \"each\"\n");
+        }
     }
     for name in [KEPT_PATTERN, WORK] {
         write!(
@@ -218,7 +234,7 @@ mod tests {
     fn the_policy_compiles() {
         let sources = [Source {
             name: "bench.toml".into(),
-            text: exocom_policy(3, 5),
+            text: exocom_policy(3, 5, Audited::Each),
         }];
         let policy = Policy::compile(&sources).expect("a valid policy").policy;
         assert_eq!(policy.services().count(), SENDERS + RECEIVERS + KEEPERS + 5 + 5);

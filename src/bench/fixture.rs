@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::bench::client::{Target, Tls};
 use crate::bench::process::raise_file_limit;
-use crate::bench::{BenchError, cast};
+use crate::bench::{Audited, BenchError, cast};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -22,19 +22,22 @@ pub struct Fixture {
 
 impl Fixture {
     /// Starts `exocom dev` with the bench's services, and `others` services that play no part.
-    pub fn start(names: usize, others: usize) -> Result<Self, BenchError> {
+    pub fn start(names: usize, others: usize, audit: Audited) -> Result<Self, BenchError> {
         let fault = |what: &str, error: std::io::Error| BenchError::Fixture(format!("{what}: {error}"));
         let dir = tempfile::Builder::new()
             .prefix("exocom-bench-")
             .tempdir()
             .map_err(|error| fault("temporary folder", error))?;
         let policy = dir.path().join("bench.toml");
-        fs::write(&policy, cast::exocom_policy(names, others)).map_err(|error| fault("policy", error))?;
+        fs::write(&policy, cast::exocom_policy(names, others, audit))
+            .map_err(|error| fault("policy", error))?;
         // The broker inherits it.
         raise_file_limit();
         let program = std::env::current_exe().map_err(|error| fault("this program's file", error))?;
         let mut child = Command::new(program)
-            .args(["dev", "--policy"])
+            .arg("dev")
+            .args((audit == Audited::Off).then_some("--no-audit"))
+            .arg("--policy")
             .arg(&policy)
             .arg("--dir")
             .arg(dir.path())

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub use cast::{exocom_policy, nats_users};
+pub use cast::{Audited, exocom_policy, nats_users};
 pub use client::{Target, Tls};
 pub use fixture::Fixture;
 pub use report::Report;

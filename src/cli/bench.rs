@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::bench::{self, Fixture, Options, PAYLOAD_BYTES_MIN, Scenario, Target, Tls};
+use crate::bench::{self, Audited, Fixture, Options, PAYLOAD_BYTES_MIN, Scenario, Target, Tls};
 use crate::limits::PAYLOAD_BYTES_MAX;
 
 /// Measure a broker under load, and check what it delivers
@@ -62,6 +62,9 @@ pub struct BenchArgs {
     /// Services in the policy that play no part
     #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with = "server")]
     others: usize,
+    /// What the audit log of the broker of its own tells
+    #[arg(long, value_enum, default_value_t = Audited::Flow, conflicts_with = "server")]
+    audit: Audited,
     /// The most connections in scenario idle
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     idle_max: usize,
@@ -153,12 +156,12 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         "which certificates? Name their folder with --certs; `exocom dev --dir DIR` makes DIR/certs"
     );
     if args.print_policy || args.print_nats_users {
-        let print = if args.print_policy {
-            bench::exocom_policy
+        let text = if args.print_policy {
+            bench::exocom_policy(names, args.others, args.audit)
         } else {
-            bench::nats_users
+            bench::nats_users(names, args.others)
         };
-        write!(out, "{}", print(names, args.others))?;
+        write!(out, "{text}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -184,7 +187,7 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
                 is_exocom: !args.nats,
             }
         } else {
-            fixture = Fixture::start(names, args.others)?;
+            fixture = Fixture::start(names, args.others, args.audit)?;
             options.pid = Some(fixture.pid());
             fixture.target()
         };

@@ -40,6 +40,9 @@ pub struct DevArgs {
     /// The folder for everything; a temporary one if left out
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Keep no audit log
+    #[arg(long)]
+    no_audit: bool,
 }
 
 /// Does it.
@@ -47,7 +50,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let folder = Folder::open(args.dir.as_deref())?;
     runtime()?.block_on(async {
         let signals = Signals::new()?;
-        let server = start(&args.policy, args.listen, folder.path()).await?;
+        let server = start(&args.policy, args.listen, folder.path(), !args.no_audit).await?;
         let address = server
             .addresses()
             .first()
@@ -98,19 +101,32 @@ impl Folder {
 }
 
 /// Makes what is missing in `dir` and starts the broker.
-pub(super) async fn start(policy_path: &Path, listen: SocketAddr, dir: &Path) -> anyhow::Result<Server> {
+pub(super) async fn start(
+    policy_path: &Path,
+    listen: SocketAddr,
+    dir: &Path,
+    keeps_audit: bool,
+) -> anyhow::Result<Server> {
     let policy = load_policy(policy_path, true)?.policy;
     make_certificates(&policy, &dir.join("certs"))?;
     let policy_path = policy_path
         .canonicalize()
         .with_context(|| policy_path.display().to_string())?;
     let config = dir.join("exocom.toml");
-    std::fs::write(&config, effective_configuration(&policy_path, listen))
-        .with_context(|| format!("{}: cannot write the configuration", config.display()))?;
+    std::fs::write(
+        &config,
+        effective_configuration(&policy_path, listen, keeps_audit),
+    )
+    .with_context(|| format!("{}: cannot write the configuration", config.display()))?;
     Ok(Server::start(read_config(&config)?).await?)
 }
 
-fn effective_configuration(policy: &Path, listen: SocketAddr) -> String {
+fn effective_configuration(policy: &Path, listen: SocketAddr, keeps_audit: bool) -> String {
+    let audit = if keeps_audit {
+        "[audit]                       # who did what: exocom audit\nfolder = \"audit\"\n\n"
+    } else {
+        ""
+    };
     let policy = toml::Value::String(policy.display().to_string());
     format!(
         "# Written by `exocom dev` at each start. A copy of it is a start for `exocom serve`.\n\
@@ -126,9 +142,7 @@ fn effective_configuration(policy: &Path, listen: SocketAddr) -> String {
          roots = [\"certs/ca.pem\"]\n\n\
          [store]                       # tracked messages: delivery = \"at-least-once\"\n\
          folder = \"store\"\n\n\
-         [audit]                       # who did what: exocom audit\n\
-         folder = \"audit\"\n\n\
-         [limits]\n\
+         {audit}[limits]\n\
          lame-duck-ms = 0              # a laptop has no time to lose\n"
     )
 }

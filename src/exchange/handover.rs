@@ -7,12 +7,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::audit::each::{EachMessage, Outcome};
 use crate::exchange::mailbox::{ConnId, Mailbox, NotTaken, Peer};
 use crate::exchange::replies::{Asker, InboxName, Pending, Siblings};
 use crate::exchange::route::{Route, Target, Tracked};
 use crate::exchange::share::Allowance;
 use crate::exchange::tracked::{Happened, TrackedPublish};
-use crate::exchange::turn::{Batch, Delivery, Item, MessageRef, Turn};
+use crate::exchange::turn::{Batch, Delivery, EachNotes, Item, MessageRef, Turn};
 use crate::exchange::ways::{Way, Ways};
 use crate::exchange::world::World;
 use crate::limits::DELIVERIES_PER_BATCH_MAX;
@@ -67,6 +68,13 @@ impl<P: Peer> Handover<P> {
         route.choose(self.skipped(), |target| chosen.push(target));
         if chosen.is_empty() {
             route.count_no_receiver();
+            let noted = Noted {
+                route,
+                target: None,
+                message,
+                outcome: Outcome::NoReceiver,
+            };
+            self.note_loss(turn, buffer, &noted, now_us);
             turn.refuse(message, Reason::NoReceiver, None);
         }
         let siblings = if chosen.len() > 1 && turn.is_request(message) {
@@ -121,9 +129,10 @@ impl<P: Peer> Handover<P> {
         }
         while turn.deliveries > 0 {
             for (delivery, why) in self.hand_over_batches(buffer, turn, now_us) {
-                self.account_for(world, ways, &delivery, why, turn);
+                self.account_for(world, ways, buffer, &delivery, why, turn, now_us);
             }
         }
+        turn.each.give(world.audit.as_deref());
     }
 
     /// Puts bytes for the connection's own client into its outbox.
@@ -162,6 +171,7 @@ impl<P: Peer> Handover<P> {
     /// Gives each receiver its batch; gives back what was not taken.
     fn hand_over_batches(&self, buffer: &[u8], turn: &mut Turn<P>, now_us: u64) -> Vec<(Delivery, NotTaken)> {
         let batches = turn.take_batches();
+        let mut each = std::mem::take(&mut turn.each);
         let mut not_taken = Vec::new();
         for Batch { peer, mut items } in batches {
             peer.with_mailbox(|mailbox| {
@@ -174,10 +184,18 @@ impl<P: Peer> Handover<P> {
                 for item in items.drain(..) {
                     match item {
                         Item::Message(delivery) => {
-                            if let Err(why) =
-                                self.deliver(mailbox, &mut open, &delivery, buffer, turn, now_us)
-                            {
-                                not_taken.push((delivery, why));
+                            match self.deliver(mailbox, &mut open, &delivery, buffer, turn, now_us) {
+                                Ok(()) => {
+                                    let route = turn.route(&delivery);
+                                    let noted = Noted {
+                                        route,
+                                        target: Some(route.target(delivery.target)),
+                                        message: delivery.message,
+                                        outcome: Outcome::Delivered,
+                                    };
+                                    self.note(&mut each, turn, buffer, &noted, now_us);
+                                }
+                                Err(why) => not_taken.push((delivery, why)),
                             }
                         }
                         Item::Answer(place, message) => {
@@ -192,7 +210,35 @@ impl<P: Peer> Handover<P> {
                 turn.slow.push(peer);
             }
         }
+        turn.each = each;
         not_taken
+    }
+
+    /// Notes what became of a message, where its policy asks for that.
+    fn note(&self, each: &mut EachNotes, turn: &Turn<P>, buffer: &[u8], noted: &Noted<'_, P>, now_us: u64) {
+        let Some(name) = noted.route.each() else { return };
+        let payload = turn.content(&self.stamp, buffer, noted.message).payload;
+        let digest = each.digest(noted.message, payload);
+        each.messages.push(EachMessage {
+            at_us: now_us,
+            sender: Arc::clone(&self.service),
+            sender_connection: self.peer.id().0,
+            message: Arc::clone(name),
+            receiver: noted.target.map(|target| Arc::clone(&target.service)),
+            receiver_connection: noted.target.map_or(0, |target| target.peer.id().0),
+            bytes: payload.len() as u64,
+            digest,
+            outcome: noted.outcome,
+            seq: 0,
+            attempt: 0,
+        });
+    }
+
+    /// Notes a message that was not delivered.
+    fn note_loss(&self, turn: &mut Turn<P>, buffer: &[u8], noted: &Noted<'_, P>, now_us: u64) {
+        let mut each = std::mem::take(&mut turn.each);
+        self.note(&mut each, turn, buffer, noted, now_us);
+        turn.each = each;
     }
 
     fn deliver(
@@ -227,23 +273,45 @@ impl<P: Peer> Handover<P> {
 
     /// A delivery that its receiver did not take: goes to another instance where the first has left, or is
     /// counted and, for a request, told.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a turn needs, and the delivery of which it is about"
+    )]
     fn account_for(
         &self,
         world: &World<P>,
         ways: &mut Ways<P>,
+        buffer: &[u8],
         delivery: &Delivery,
         why: NotTaken,
         turn: &mut Turn<P>,
+        now_us: u64,
     ) {
         let route = Rc::clone(turn.route(delivery));
         let target = route.target(delivery.target);
         if why == NotTaken::Gone && target.subscription.queue.is_some() && delivery.retries < RETRIES_MAX {
             ways.notice_subscriptions(world);
             if let Way::Open(route) = ways.find(world, route.name().as_str().as_bytes(), turn) {
-                return self.send_to_group(&route, delivery, target, turn);
+                if !self.send_to_group(&route, delivery, target, turn) {
+                    let noted = Noted {
+                        route: &route,
+                        target: None,
+                        message: delivery.message,
+                        outcome: Outcome::NoReceiver,
+                    };
+                    self.note_loss(turn, buffer, &noted, now_us);
+                }
+                return;
             }
         }
         target.flow.count_dropped();
+        let noted = Noted {
+            route: &route,
+            target: Some(target),
+            message: delivery.message,
+            outcome: Outcome::Dropped,
+        };
+        self.note_loss(turn, buffer, &noted, now_us);
         if delivery
             .siblings
             .as_ref()
@@ -258,8 +326,14 @@ impl<P: Peer> Handover<P> {
         }
     }
 
-    /// Sends a message that one of a group did not take to another of the same group.
-    fn send_to_group(&self, route: &Rc<Route<P>>, delivery: &Delivery, left: &Target<P>, turn: &mut Turn<P>) {
+    /// Sends a message that one of a group did not take to another of the same group. Says whether there is one.
+    fn send_to_group(
+        &self,
+        route: &Rc<Route<P>>,
+        delivery: &Delivery,
+        left: &Target<P>,
+        turn: &mut Turn<P>,
+    ) -> bool {
         let mut chosen = None;
         route.choose(self.skipped(), |target| {
             if route.target(target).shares_group_with(left) {
@@ -275,7 +349,7 @@ impl<P: Peer> Handover<P> {
             {
                 turn.refuse(delivery.message, Reason::NoReceiver, None);
             }
-            return;
+            return false;
         };
         let used = turn.use_route(route);
         let retry = Delivery {
@@ -285,12 +359,18 @@ impl<P: Peer> Handover<P> {
             ..delivery.clone()
         };
         turn.add(&route.target(target).peer, retry);
+        true
     }
 
     /// Makes a permitted message ready to be stored.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is the message, and where it goes"
+    )]
     pub(super) fn track(
         &self,
         tracked: &Tracked,
+        is_each: bool,
         id: Option<Arc<str>>,
         message: MessageRef,
         buffer: &[u8],
@@ -305,6 +385,7 @@ impl<P: Peer> Handover<P> {
             terms: tracked.terms,
             receivers: Arc::clone(&tracked.receivers),
             id,
+            each: is_each.then(|| self.peer.id()),
             headers: content.headers.into(),
             payload: content.payload.into(),
             flow,
@@ -349,6 +430,14 @@ impl<P: Peer> Handover<P> {
     fn skipped(&self) -> Option<ConnId> {
         (!self.echo).then(|| self.peer.id())
     }
+}
+
+/// What became of a message.
+struct Noted<'a, P> {
+    route: &'a Route<P>,
+    target: Option<&'a Target<P>>,
+    message: MessageRef,
+    outcome: Outcome,
 }
 
 /// Gives an answer to the one who asked, and counts it.

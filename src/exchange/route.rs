@@ -14,7 +14,7 @@ use crate::exchange::mailbox::{ConnId, Peer, Subscription};
 use crate::exchange::replies::Origin;
 use crate::exchange::share::Allowance;
 use crate::identity::{Identity, Role};
-use crate::policy::{Action, Delivery, Permit, Policy};
+use crate::policy::{Action, Audit, Delivery, Permit, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
 use crate::wire::encode::Head;
 use crate::wire::name::MessageName;
@@ -31,6 +31,8 @@ pub struct Route<P> {
     groups: Vec<Group>,
     nobody: Arc<FlowCounters>,
     tracked: Option<Tracked>,
+    /// The message name, where each message is recorded by itself.
+    each: Option<Arc<str>>,
 }
 
 /// What a tracked message needs in place of live subscriptions: the services that receive it, there or not.
@@ -53,7 +55,9 @@ pub struct Target<P> {
     pub subscription: Arc<Subscription>,
     /// How each message begins there.
     pub head: Head,
-    /// The flow to its service.
+    /// Its service.
+    pub service: Arc<str>,
+    /// The flow to that.
     pub flow: Arc<FlowCounters>,
     /// What its requests have in common, made with the first.
     origin: OnceCell<Arc<Origin<P>>>,
@@ -108,6 +112,7 @@ impl<P: Peer> Route<P> {
             terms: DeliveryTerms::of(permit.terms()),
             receivers: policy.receivers(&name).cloned().collect(),
         });
+        let each = (permit.terms().audit == Audit::Each).then(|| Arc::from(name.as_str()));
         let mut route = Self {
             name,
             permit,
@@ -116,6 +121,7 @@ impl<P: Peer> Route<P> {
             groups: Vec::new(),
             nobody,
             tracked,
+            each,
         };
         if route.tracked.is_some() {
             return Rc::new(route);
@@ -135,13 +141,15 @@ impl<P: Peer> Route<P> {
                 None => route.plain.push(index),
                 Some(queue) => {
                     // A group belongs to one service: another could take its messages by naming it.
-                    let group = *group_of.entry((service, queue.clone())).or_insert_with(|| {
-                        route.groups.push(Group {
-                            members: Vec::new(),
-                            next: Cell::new(0),
+                    let group = *group_of
+                        .entry((Arc::clone(&service), queue.clone()))
+                        .or_insert_with(|| {
+                            route.groups.push(Group {
+                                members: Vec::new(),
+                                next: Cell::new(0),
+                            });
+                            route.groups.len() - 1
                         });
-                        route.groups.len() - 1
-                    });
                     route
                         .groups
                         .get_mut(group)
@@ -155,6 +163,7 @@ impl<P: Peer> Route<P> {
                 peer: entry.peer,
                 head: Head::new(route.name.as_str().as_bytes(), &entry.subscription.sid),
                 subscription: entry.subscription,
+                service,
                 flow,
             });
         }
@@ -191,6 +200,11 @@ impl<P: Peer> Route<P> {
     /// What the message needs if it is tracked.
     pub const fn tracked(&self) -> Option<&Tracked> {
         self.tracked.as_ref()
+    }
+
+    /// The message name, where each message is recorded by itself.
+    pub const fn each(&self) -> Option<&Arc<str>> {
+        self.each.as_ref()
     }
 
     /// Where messages are counted that reach nobody.

@@ -266,8 +266,15 @@ impl<P: Peer> Session<P> {
         }
         let id = id.map(Arc::from);
         self.say_ok(turn);
-        self.handover
-            .track(tracked, id, reference, buffer, Arc::clone(route.nobody()), turn);
+        self.handover.track(
+            tracked,
+            route.each().is_some(),
+            id,
+            reference,
+            buffer,
+            Arc::clone(route.nobody()),
+            turn,
+        );
     }
 
     fn answer(&self, buffer: &[u8], message: &Publish<'_>, turn: &mut Turn<P>, now_us: u64) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::delivery::{DeliveryTerms, InstanceId, ReceiverNo, Seq};
+use crate::exchange::mailbox::ConnId;
 use crate::exchange::replies::Asker;
 use crate::limits::{INTAKE_BYTES_MAX, INTAKE_MESSAGES_MAX};
 use crate::traffic::flow::FlowCounters;
@@ -29,6 +30,8 @@ pub struct TrackedPublish<P> {
     pub receivers: Arc<[Arc<str>]>,
     /// Its `Nats-Msg-Id`.
     pub id: Option<Arc<str>>,
+    /// The sender's connection, where the message is recorded by itself.
+    pub each: Option<ConnId>,
     /// Its header lines, made safe.
     pub headers: Box<[u8]>,
     /// Its payload.
@@ -233,6 +236,7 @@ mod tests {
                 terms: DeliveryTerms::of(&crate::policy::Terms::default()),
                 receivers: Arc::new([]),
                 id: None,
+                each: None,
                 headers: Box::default(),
                 payload: vec![0; bytes].into(),
                 flow: Arc::default(),

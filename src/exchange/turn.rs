@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::audit::each::{Digest, EachMessage, payload_digest};
+use crate::audit::intake::Intake;
 use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::replies::{Pending, Siblings};
 use crate::exchange::route::Route;
@@ -54,6 +56,8 @@ pub struct Turn<P> {
     pub denials: Vec<DenialNotice>,
     /// Further ones, past the bound on lines of a turn.
     pub denials_unsaid: u64,
+    /// Single messages for the audit log.
+    pub(super) each: EachNotes,
     /// All that was denied in this turn, also what was denied before, counted for the audit log.
     pub denied: Vec<DenialCount>,
     /// Tracked messages, and what was said of attempts.
@@ -77,9 +81,43 @@ impl<P> Default for Turn<P> {
             slow: Vec::new(),
             denials: Vec::new(),
             denials_unsaid: 0,
+            each: EachNotes::default(),
             denied: Vec::new(),
             happened: Vec::new(),
         }
+    }
+}
+
+/// Records of single messages, and the digest of the last payload: one message may have many receivers.
+#[derive(Debug, Default)]
+pub(super) struct EachNotes {
+    pub(super) messages: Vec<EachMessage>,
+    last: Option<(MessageRef, Digest)>,
+}
+
+impl EachNotes {
+    /// The digest of a message's payload.
+    pub(super) fn digest(&mut self, message: MessageRef, payload: &[u8]) -> Digest {
+        match self.last {
+            Some((last, digest)) if last == message => digest,
+            _ => {
+                let digest = payload_digest(payload);
+                self.last = Some((message, digest));
+                digest
+            }
+        }
+    }
+
+    /// Gives them to the audit log.
+    pub(super) fn give(&mut self, audit: Option<&Intake>) {
+        if !self.messages.is_empty()
+            && let Some(audit) = audit
+        {
+            audit.note_each(&mut self.messages);
+        }
+        self.messages.clear();
+        // Places in the turn are given anew.
+        self.last = None;
     }
 }
 
@@ -150,7 +188,7 @@ pub(super) struct Refused {
 }
 
 /// A message of this turn.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MessageRef(u32);
 
 /// Where in the read buffer a message lies. Small: every message is one.
@@ -425,6 +463,8 @@ impl<P> Turn<P> {
         self.denials.clear();
         self.denials_unsaid = 0;
         self.denied.clear();
+        self.each.messages.clear();
+        self.each.last = None;
     }
 
     /// Forgets the messages, which have all been handed over.

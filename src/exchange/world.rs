@@ -23,6 +23,8 @@ pub struct World<P> {
     policy_generation: AtomicU64,
     is_halted: AtomicBool,
     shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
+    /// The way to the audit log, where there is one.
+    pub audit: Option<Arc<crate::audit::intake::Intake>>,
     /// The way to the owner of the tracked messages; `None` where no store is configured.
     pub intake: Option<Arc<Intake<P>>>,
 }
@@ -39,6 +41,7 @@ where
             policy_generation: AtomicU64::new(0),
             is_halted: AtomicBool::new(false),
             shares: Mutex::default(),
+            audit: None,
             intake,
         }
     }

@@ -92,8 +92,10 @@ impl Broker {
         settings: Settings,
         server_id: String,
     ) -> Arc<Self> {
+        let mut world = World::new(policy, intake);
+        world.audit.clone_from(&audit);
         Arc::new(Self {
-            world: World::new(policy, intake),
+            world,
             authority: Authority::default(),
             flows: FlowRegistry::default(),
             clock: Clock::default(),

@@ -31,6 +31,11 @@ impl Clock {
         self.started_unix_ms.saturating_add(self.now_us() / 1000)
     }
 
+    /// The time, in milliseconds since 1970, so many microseconds after the start.
+    pub const fn unix_ms_at(&self, us: u64) -> u64 {
+        self.started_unix_ms.saturating_add(us / 1000)
+    }
+
     /// Seconds since 1970, as the machine has it.
     pub fn unix_s() -> i64 {
         i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)

@@ -9,6 +9,7 @@ mod explain;
 mod layout;
 mod near;
 mod reach;
+mod replay;
 mod schema;
 mod suggest;
 #[cfg(test)]
@@ -23,5 +24,6 @@ pub use explain::{Beside, Edit, EditVerb, Explanation, explain};
 pub use layout::{NotToml, layout};
 pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};
+pub use replay::{Otherwise, Replayed, Sent, replay};
 pub use schema::schema;
 pub use suggest::{Denied, Evidence, Suggestion, Suggestions, Wildcard, suggest};

@@ -286,6 +286,16 @@ impl Work {
                 self.commit();
             }
         }
+        let mut line = Vec::new();
+        for message in arrived.each {
+            let at_unix_ms = self.broker.clock.unix_ms_at(message.at_us);
+            message.write_line(at_unix_ms, &mut line);
+            self.last_unix_ms = at_unix_ms;
+            self.log.append(&line);
+            if self.failure.is_none() && self.log.pending_bytes() > AUDIT_PENDING_BYTES_MAX {
+                self.commit();
+            }
+        }
         if arrived.lost > 0 {
             tracing::error!(
                 records = arrived.lost,

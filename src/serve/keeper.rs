@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::audit::Record;
+use crate::audit::each::{EachMessage, Outcome, payload_digest};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::delivery::{Admitted, Cause, DeliveryTerms, InstanceId, NewMessage, Seq};
 use crate::disk::LogError;
@@ -93,6 +94,7 @@ impl Keeper {
             prepare_at_ms: 0,
             is_disk_full: false,
             lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
+            stored: Vec::new(),
             is_closing: false,
         };
         let failed = Arc::clone(&failure);
@@ -190,7 +192,7 @@ impl Askers {
 }
 
 /// What a publisher hears once everything is on disk.
-enum Outcome {
+enum Publication {
     Stored(Seq),
     Duplicate(Seq),
     Refused(Reason),
@@ -211,6 +213,8 @@ struct Work {
     prepare_at_ms: u64,
     is_disk_full: bool,
     lines: LineBudget,
+    /// Messages of this turn that are recorded by themselves.
+    stored: Vec<EachMessage>,
     is_closing: bool,
 }
 
@@ -245,6 +249,9 @@ impl Work {
         }
         self.store.handle_time(now_ms);
         self.store.commit()?;
+        if let Some(audit) = self.broker.audit.as_ref().filter(|_| !self.stored.is_empty()) {
+            audit.note_each(&mut self.stored);
+        }
         self.prepare(now_ms);
         self.answer(answers);
         self.give_up();
@@ -265,7 +272,7 @@ impl Work {
         &mut self,
         happened: Happened<Handle>,
         now_ms: u64,
-        answers: &mut Vec<(Asker<Handle>, Outcome)>,
+        answers: &mut Vec<(Asker<Handle>, Publication)>,
     ) -> Result<(), LogError> {
         match happened {
             Happened::Published(message) => return self.publish(*message, now_ms, answers),
@@ -292,7 +299,7 @@ impl Work {
         &mut self,
         message: TrackedPublish<Handle>,
         now_ms: u64,
-        answers: &mut Vec<(Asker<Handle>, Outcome)>,
+        answers: &mut Vec<(Asker<Handle>, Publication)>,
     ) -> Result<(), LogError> {
         let TrackedPublish {
             asker,
@@ -301,10 +308,26 @@ impl Work {
             terms,
             receivers,
             id,
+            each,
             headers,
             payload,
             ..
         } = message;
+        let each = each
+            .filter(|_| self.broker.audit.is_some())
+            .map(|connection| EachMessage {
+                at_us: self.broker.clock.now_us(),
+                sender: Arc::clone(&sender),
+                sender_connection: connection.0,
+                message: Arc::clone(&name),
+                receiver: None,
+                receiver_connection: 0,
+                bytes: payload.len() as u64,
+                digest: payload_digest(&payload),
+                outcome: Outcome::Stored,
+                seq: 0,
+                attempt: 0,
+            });
         let new = NewMessage {
             sender: &sender,
             name: &name,
@@ -317,18 +340,22 @@ impl Work {
             self.wait_for_segment(now_ms);
         }
         let outcome = match self.store.publish(&new, headers, payload, now_ms)? {
-            Ok(Admitted::New(seq)) => Outcome::Stored(seq),
-            Ok(Admitted::Duplicate(seq)) => Outcome::Duplicate(seq),
+            Ok(Admitted::New(seq)) => {
+                self.stored
+                    .extend(each.map(|each| EachMessage { seq: seq.0, ..each }));
+                Publication::Stored(seq)
+            }
+            Ok(Admitted::Duplicate(seq)) => Publication::Duplicate(seq),
             Err(why) => {
                 self.post.count_dropped(&sender, &name);
                 self.say_full(why);
-                Outcome::Refused(Reason::Overloaded)
+                Publication::Refused(Reason::Overloaded)
             }
         };
         let Some(asker) = asker else { return Ok(()) };
         match (&outcome, terms.kind) {
             // The answer of a command is all that its sender hears; that it is stored is implied.
-            (Outcome::Stored(seq), Kind::Command) => {
+            (Publication::Stored(seq), Kind::Command) => {
                 self.askers.insert(*seq, asker, deadline_ms(&terms, now_ms));
             }
             _ => answers.push((asker, outcome)),
@@ -337,12 +364,14 @@ impl Work {
     }
 
     /// Tells publishers what became of their messages: what is stored is on disk now.
-    fn answer(&mut self, answers: Vec<(Asker<Handle>, Outcome)>) {
+    fn answer(&mut self, answers: Vec<(Asker<Handle>, Publication)>) {
         let stream = &self.stream;
         self.post.answer(answers, |outcome| match outcome {
-            Outcome::Stored(seq) => Ok(format!(r#"{{"stream":"{stream}","seq":{seq}}}"#)),
-            Outcome::Duplicate(seq) => Ok(format!(r#"{{"stream":"{stream}","seq":{seq},"duplicate":true}}"#)),
-            Outcome::Refused(reason) => Err(*reason),
+            Publication::Stored(seq) => Ok(format!(r#"{{"stream":"{stream}","seq":{seq}}}"#)),
+            Publication::Duplicate(seq) => {
+                Ok(format!(r#"{{"stream":"{stream}","seq":{seq},"duplicate":true}}"#))
+            }
+            Publication::Refused(reason) => Err(*reason),
         });
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::audit::each::{EachMessage, Outcome, payload_digest};
 use crate::delivery::{InstanceId, Outgoing, Seq};
 use crate::disk::files::Folder;
 use crate::disk::store::{Content, Store};
@@ -15,7 +16,7 @@ use crate::identity::Role;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::broker::Broker;
 use crate::net::handle::Handle;
-use crate::policy::{Action, Kind};
+use crate::policy::{Action, Audit, Kind};
 use crate::serve::keeper::instance;
 use crate::traffic::budget::LineBudget;
 use crate::traffic::flow::FlowBook;
@@ -32,12 +33,16 @@ pub(super) struct Post {
     /// Where the tracked flows of each sender are counted.
     books: HashMap<Arc<str>, Arc<FlowBook>>,
     lines: LineBudget,
+    /// Attempts that are recorded by themselves.
+    each: Vec<EachMessage>,
 }
 
 #[derive(Debug, Clone)]
 struct Live {
     peer: Handle,
     subscription: Arc<Subscription>,
+    /// Whether each message is recorded by itself.
+    is_each: bool,
 }
 
 impl Post {
@@ -48,6 +53,7 @@ impl Post {
             epoch: 0,
             books: HashMap::new(),
             lines: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
+            each: Vec::new(),
         }
     }
 
@@ -96,6 +102,7 @@ impl Post {
                 not_taken.extend(run);
                 continue;
             };
+            let each = &mut self.each;
             peer.with_mailbox(|mailbox| {
                 let mut replies = peer.replies();
                 for letter in letters {
@@ -103,13 +110,21 @@ impl Post {
                         .as_ref()
                         .map_or_else(|outgoing| outgoing, |letter| &letter.outgoing);
                     let is_stopped = not_taken.iter().any(|other| other.lane == outgoing.lane);
-                    let is_taken =
-                        !is_stopped && letter.is_ok_and(|letter| letter.put(mailbox, &mut replies).is_ok());
+                    let is_taken = !is_stopped
+                        && letter.is_ok_and(|letter| {
+                            let noted = letter.each();
+                            let is_taken = letter.put(mailbox, &mut replies).is_ok();
+                            each.extend(noted.filter(|_| is_taken));
+                            is_taken
+                        });
                     if !is_taken {
                         not_taken.push(outgoing);
                     }
                 }
             });
+        }
+        if let Some(audit) = self.broker.audit.as_ref().filter(|_| !self.each.is_empty()) {
+            audit.note_each(&mut self.each);
         }
         not_taken
     }
@@ -162,6 +177,7 @@ impl Post {
             attempt: Some(attempt),
         };
         Some(Letter {
+            receiver: service,
             outgoing: *outgoing,
             stamp: Stamp::tracked(&content.sender, stamp_of(outgoing)),
             content,
@@ -233,6 +249,7 @@ const fn stamp_of(outgoing: &Outgoing) -> TrackedStamp {
 
 /// One attempt, ready for a mailbox.
 struct Letter {
+    receiver: Arc<str>,
     outgoing: Outgoing,
     stamp: Stamp,
     content: Arc<Content>,
@@ -241,6 +258,23 @@ struct Letter {
 }
 
 impl Letter {
+    /// What is recorded of it, where it is recorded by itself.
+    fn each(&self) -> Option<EachMessage> {
+        self.live.is_each.then(|| EachMessage {
+            at_us: self.pending.opened_us,
+            sender: Arc::clone(&self.content.sender),
+            sender_connection: 0,
+            message: Arc::clone(&self.content.name),
+            receiver: Some(Arc::clone(&self.receiver)),
+            receiver_connection: self.live.peer.id().0,
+            bytes: self.content.payload.len() as u64,
+            digest: payload_digest(&self.content.payload),
+            outcome: Outcome::Delivered,
+            seq: self.outgoing.seq.0,
+            attempt: self.outgoing.attempt,
+        })
+    }
+
     fn put(self, mailbox: &mut Mailbox, replies: &mut PendingReplies<Handle>) -> Result<(), NotTaken> {
         let content = encode::Content {
             stamp: &self.stamp,
@@ -262,13 +296,21 @@ fn find(broker: &Broker, service: &Arc<str>, name: &Arc<str>) -> Vec<Live> {
         return Vec::new();
     };
     let policy = broker.world.policy();
-    let entries = broker.world.directory.find(&name).into_iter().filter(|entry| {
-        matches!(&entry.identity.role, Role::Service(other) if other == service)
-            && policy.decide(&entry.identity, Action::Receive, &name).is_ok()
-    });
-    let live = entries.map(|entry| Live {
-        peer: entry.peer,
-        subscription: entry.subscription,
-    });
+    let has_log = broker.audit.is_some();
+    let live = broker
+        .world
+        .directory
+        .find(&name)
+        .into_iter()
+        .filter_map(|entry| {
+            let is_it = matches!(&entry.identity.role, Role::Service(other) if other == service);
+            let permit = policy.decide(&entry.identity, Action::Receive, &name);
+            let permit = permit.ok().filter(|_| is_it)?;
+            Some(Live {
+                peer: entry.peer,
+                subscription: entry.subscription,
+                is_each: has_log && permit.terms().audit == Audit::Each,
+            })
+        });
     live.collect()
 }

@@ -75,7 +75,11 @@ impl Witnesses {
 fn append(file: &Path, note: &str) -> io::Result<()> {
     let mut file = File::options().create(true).append(true).open(file)?;
     file.write_all(note.as_bytes())?;
-    file.sync_data()
+    match file.sync_data() {
+        // Standard output, as /dev/stdout, has no disk.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Logs it when a witness begins to fail, and when it is back.

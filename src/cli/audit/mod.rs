@@ -2,6 +2,7 @@
 
 mod query;
 mod rows;
+mod sums;
 mod verify;
 
 use std::io::Write;
@@ -14,6 +15,9 @@ use clap::{Args, Subcommand};
 use crate::audit::key::PublicKey;
 use crate::cli::serve::read_config;
 use crate::disk::audit::Archive;
+
+pub(super) use query::point_in_time;
+pub(super) use sums::sums_since;
 
 /// Read and check the audit log
 #[derive(Debug, Args)]
@@ -53,7 +57,7 @@ enum Command {
 
 /// Which log is meant.
 #[derive(Debug, Args)]
-struct Where {
+pub(super) struct Where {
     /// The log's folder; otherwise that of the configuration
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -93,7 +97,7 @@ impl Where {
         Ok(audit.folder)
     }
 
-    fn archive(&self) -> anyhow::Result<(Archive, PathBuf)> {
+    pub(super) fn archive(&self) -> anyhow::Result<(Archive, PathBuf)> {
         let folder = self.folder()?;
         Ok((Archive::new(&folder), folder))
     }

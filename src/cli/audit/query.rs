@@ -56,10 +56,13 @@ pub(super) struct QueryArgs {
     /// About messages that this pattern matches, such as todos.list or 'todos.*'
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     message: Option<Pattern>,
+    /// About the tracked message with this sequence, which the header Exo-Id and `exocom queue` tell
+    #[arg(long, value_name = "SEQ")]
+    seq: Option<u64>,
     /// By this operator
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
-    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, prune
+    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, message, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, prune
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Not before this: a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d
@@ -138,6 +141,7 @@ impl QueryArgs {
                 .operator
                 .as_ref()
                 .is_none_or(|operator| row.operator.as_ref() == Some(operator))
+            && self.seq.is_none_or(|seq| row.seq == Some(seq))
             && self.kind.as_ref().is_none_or(|kind| *kind == row.kind)
     }
 }
@@ -164,7 +168,7 @@ fn print_rows(rows: &[Row], is_json: bool, out: &mut dyn Write) -> anyhow::Resul
 }
 
 /// Reads entries in order; those that are no record of this version come as `Err`.
-fn each_entry(
+pub(super) fn each_entry(
     archive: &Archive,
     from: u64,
     size: u64,
@@ -196,7 +200,7 @@ fn chapter_before(archive: &Archive, first: u64, size: u64) -> anyhow::Result<u6
 
 /// The first entry of a bundle before all entries since a time: the times of a log only grow, but for a clock that
 /// was set back.
-fn first_since(archive: &Archive, since_unix_ms: u64, size: u64) -> anyhow::Result<u64> {
+pub(super) fn first_since(archive: &Archive, since_unix_ms: u64, size: u64) -> anyhow::Result<u64> {
     let is_before = |bundle: u64| -> anyhow::Result<bool> {
         match archive.pages(bundle * WIDTH as u64, size).next() {
             None => Ok(false),
@@ -225,7 +229,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
 }
 
 /// A time, or how long ago, in milliseconds since 1970.
-pub(super) fn point_in_time(text: &str) -> Result<u64, String> {
+pub(in crate::cli) fn point_in_time(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
     let ago = units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;

@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub(super) message: Option<String>,
     /// Who did it.
     pub(super) operator: Option<String>,
+    /// The sequence of the tracked message that it is about.
+    pub(super) seq: Option<u64>,
     /// For people.
     pub(super) text: String,
     /// For programs.
@@ -55,6 +57,7 @@ impl Rows {
                     services: Vec::new(),
                     message: None,
                     operator: None,
+                    seq: None,
                     json: json!({ "entry": number, "kind": "unknown", "line": text }),
                     text,
                 }];
@@ -104,6 +107,7 @@ fn row_of_flow(entry: u64, at_unix_ms: u64, policy: &str, flow: &ReadFlow) -> Ro
         services,
         message: Some(message),
         operator: None,
+        seq: None,
         text: printable(text.as_bytes(), usize::MAX),
     }
 }
@@ -121,6 +125,7 @@ fn row(number: u64, entry: &Entry) -> Row {
         .into_iter()
         .flatten()
         .collect();
+    let seq = json.get("seq").and_then(Value::as_u64);
     let (message, operator) = (field("message").or_else(|| field("subject")), field("who"));
     Row {
         entry: number,
@@ -129,6 +134,7 @@ fn row(number: u64, entry: &Entry) -> Row {
         services,
         message,
         operator,
+        seq,
         text: printable(text_of(&entry.record).as_bytes(), usize::MAX),
         json: Value::Object(json),
     }
@@ -196,6 +202,26 @@ fn text_of(record: &Record) -> String {
             count,
         } => format!("{sender} ({connection}) {action} {subject}: {rule}, policy {policy}, {count} times"),
         Record::Flows(flows) => format!("{} flows", flows.counts.len()),
+        Record::Message {
+            sender,
+            message,
+            receiver,
+            bytes,
+            outcome,
+            seq,
+            attempt,
+            ..
+        } => {
+            let receiver = receiver.as_deref().unwrap_or("nobody");
+            let mut text = format!("{sender} {message} to {receiver}: {outcome}, {bytes} bytes");
+            if *seq > 0 {
+                text.push_str(&format!(", message {seq}"));
+            }
+            if *attempt > 0 {
+                text.push_str(&format!(", attempt {attempt}"));
+            }
+            text
+        }
         Record::Policy { from, to, who, why } => format!("from {from} to {to} by {who}{}", told(why)),
         Record::Admin {
             who,

@@ -106,7 +106,7 @@ impl Show {
             std::fs::write(&policy, POLICY)
                 .with_context(|| format!("{}: cannot write the policy", policy.display()))?;
         }
-        let server = dev::start(&policy, SocketAddr::from(([127, 0, 0, 1], 0)), dir).await?;
+        let server = dev::start(&policy, SocketAddr::from(([127, 0, 0, 1], 0)), dir, true).await?;
         let broker = server
             .addresses()
             .first()

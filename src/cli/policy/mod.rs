@@ -7,6 +7,7 @@ mod diff;
 mod edit;
 mod explain;
 mod fmt;
+mod replay;
 mod schema;
 mod suggest;
 mod test;
@@ -35,6 +36,7 @@ pub enum PolicyCommand {
     Test(test::TestArgs),
     Fmt(fmt::FmtArgs),
     Edit(edit::EditArgs),
+    Replay(replay::ReplayArgs),
     Schema(schema::SchemaArgs),
     Suggest(suggest::SuggestArgs),
 }
@@ -65,6 +67,7 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Test(args) => test::run(args, streams),
         PolicyCommand::Fmt(args) => fmt::run(args, streams),
         PolicyCommand::Edit(args) => edit::run(args, streams),
+        PolicyCommand::Replay(args) => replay::run(args, streams),
         PolicyCommand::Schema(_) => schema::run(streams),
         PolicyCommand::Suggest(args) => suggest::run(args, streams),
     }

@@ -182,33 +182,33 @@ async fn a_refused_handshake_is_recorded_with_its_rule() {
     }
     assert!(broker.stop());
     let refused = query(broker.dir(), "audit", &["--kind", "refused"]);
-    let [record] = refused.as_slice() else {
-        panic!("{refused:?}")
-    };
-    assert_eq!(
-        (&record["rule"], &record["count"]),
-        (&"bad-signature".into(), &5.into())
-    );
-    assert!(
-        record["certificate"]
-            .as_str()
-            .unwrap()
-            .contains("spiffe://todo.example/web")
-    );
+    // Two, where a round ended between them.
+    assert!((1..=2).contains(&refused.len()), "{refused:?}");
+    let count: u64 = refused
+        .iter()
+        .map(|record| record["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(count, 5);
+    for record in refused {
+        assert_eq!(record["rule"], "bad-signature");
+        let certificate = record["certificate"].as_str().unwrap();
+        assert!(certificate.contains("spiffe://todo.example/web"), "{certificate}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_the_counts_still_add_up_and_a_gap_bounds_the_rest() {
     let mut broker = Broker::serve(POLICY, CONFIG);
+    let kills = std::env::var("EXOCOM_AUDIT_KILLS").map_or(3, |kills| kills.parse().unwrap());
     let mut sent = 0;
     let mut sent_before_last_life = 0;
-    for life in 0..4 {
+    for life in 0..=kills {
         let todos = broker.client("todos").await;
         listen(&todos, "todos.created").await;
         listen(&todos, "todos.list").await;
         let web = broker.client("web").await;
         // Long enough for some records.
-        let until = tokio::time::Instant::now() + Duration::from_millis(700 + 400 * life);
+        let until = tokio::time::Instant::now() + Duration::from_millis(700 + 400 * (life % 4));
         sent_before_last_life = sent;
         while tokio::time::Instant::now() < until {
             publish(&web, "todos.created", 50, 100).await;
@@ -216,7 +216,7 @@ async fn after_a_kill_the_counts_still_add_up_and_a_gap_bounds_the_rest() {
             // What comes after it has been handled when it is answered.
             web.request("todos.list", "please".into()).await.unwrap();
         }
-        if life < 3 {
+        if life < kills {
             broker.kill();
             drop((web, todos));
             broker = broker.restart();
@@ -246,7 +246,7 @@ async fn after_a_kill_the_counts_still_add_up_and_a_gap_bounds_the_rest() {
         "{recorded} of {sent}"
     );
     let gaps: Vec<_> = all.iter().filter(|entry| entry["kind"] == "gap").collect();
-    assert_eq!(gaps.len(), 3);
+    assert_eq!(gaps.len() as u64, kills);
     for gap in gaps {
         let at = all.iter().position(|entry| entry == gap).unwrap();
         assert_eq!(gap["cause"], "unclean-stop");
@@ -380,4 +380,125 @@ async fn by_configuration_messages_pass_while_it_cannot_be_written() {
             .any(|entry| entry["kind"] == "gap" && entry["cause"] == "cannot-write")
     );
     audit_ok(broker.dir(), &["verify", "trail", "--key", "trail/log.pub"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_is_recorded_where_the_policy_asks_for_it() {
+    let policy = format!(
+        "{POLICY}audit = \"each\"\n[message.\"nobody.home\"]\naudit = \"each\"\n[message.\"todos.list\"]\naudit = \"each\"\n\
+         delivery = \"at-least-once\"\nbackoff = \"10ms..10ms\"\n"
+    );
+    let mut broker = Broker::dev(&policy);
+    let todos = broker.client("todos").await;
+    let mail = broker.client("mail").await;
+    listen(&todos, "todos.created").await;
+    listen(&todos, "todos.list").await;
+    listen(&mail, "todos.created").await;
+    let web = broker.client("web").await;
+    web.publish("todos.created", "abc".into()).await.unwrap();
+    for _ in 0..200 {
+        web.publish("todos.created", "x".into()).await.unwrap();
+    }
+    web.publish("nobody.home", "abc".into()).await.unwrap();
+    web.request("todos.list", "abc".into()).await.unwrap();
+    assert!(broker.stop());
+    let each = query(broker.dir(), "audit", &["--kind", "message"]);
+    let of = |message: &str| {
+        each.iter()
+            .filter(|record| record["message"] == message)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("todos.created").len(), 2 * 201);
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let told: Vec<_> = of("todos.created")
+        .into_iter()
+        .filter(|record| record["digest"] == abc)
+        .collect();
+    assert_eq!(told.len(), 2, "one for each receiver");
+    for record in told {
+        assert_eq!(
+            (&record["sender"], &record["outcome"]),
+            (&"web".into(), &"delivered".into())
+        );
+        assert_eq!(record["bytes"], 3);
+        assert!(
+            record["receiver"] == "todos" || record["receiver"] == "mail",
+            "{record}"
+        );
+        assert!(record["sender_connection"].as_u64().unwrap() > 0);
+        assert!(record["receiver_connection"].as_u64().unwrap() > 0);
+    }
+    let lost = of("nobody.home");
+    assert_eq!((lost.len(), &lost[0]["outcome"]), (1, &"no-receiver".into()));
+    let tracked: Vec<_> = of("todos.list")
+        .iter()
+        .map(|record| record["outcome"].clone())
+        .collect();
+    assert_eq!(tracked, ["stored", "delivered"]);
+    let seq = of("todos.list")[0]["seq"].to_string();
+    let of_seq = query(broker.dir(), "audit", &["--seq", &seq]);
+    assert_eq!(of_seq.len(), 2);
+    assert_eq!(
+        (&of_seq[1]["attempt"], &of_seq[1]["receiver"]),
+        (&1.into(), &"todos".into())
+    );
+    let told = audit_ok(broker.dir(), &["query", "--dir", "audit", "--seq", &seq]);
+    assert!(
+        told.contains(&format!(
+            "web todos.list to todos: delivered, 3 bytes, message {seq}, attempt 1"
+        )),
+        "{told}"
+    );
+    // Single records beside the counts, not in place of them.
+    let flows = query(broker.dir(), "audit", &["--kind", "flow"]);
+    assert_eq!(sum(&flows, "todos.created", "messages"), 2 * 201);
+    audit_ok(broker.dir(), &["verify", "audit", "--key", "audit/log.pub"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_tried_on_what_was_sent() {
+    let mut broker = Broker::dev(POLICY);
+    let todos = broker.client("todos").await;
+    listen(&todos, "todos.list").await;
+    listen(&todos, "todos.created").await;
+    let web = broker.client("web").await;
+    publish(&web, "todos.created", 40, 10).await;
+    publish(&web, "todos.purge", 6, 10).await;
+    web.request("todos.list", "please".into()).await.unwrap();
+    assert!(broker.stop());
+    let candidate = POLICY.replace(
+        r#"["todos.list", "todos.created", "nobody.home"]"#,
+        r#"["todos.list", "todos.purge", "nobody.home"]"#,
+    );
+    fs::write(broker.path("candidate.toml"), candidate).unwrap();
+    let replay = |arguments: &[&str]| {
+        let output = std::process::Command::new(EXOCOM)
+            .args(["policy", "replay"])
+            .args(arguments)
+            .current_dir(broker.dir())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, told) = replay(&["candidate.toml", "--dir", "audit", "--since", "1h"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("would be denied: 40 messages"), "{told}");
+    assert!(
+        told.contains("web todos.created to todos: web may not send it: no grant"),
+        "{told}"
+    );
+    assert!(told.contains("would be allowed: 6 messages"), "{told}");
+    assert!(told.contains("web todos.purge: candidate.toml:"), "{told}");
+    assert!(told.contains("as before: 1 messages"), "{told}");
+    let (code, told) = replay(&["candidate.toml", "--dir", "audit", "--no-new-denials", "--json"]);
+    assert_eq!(code, Some(1));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["newly-denied"][0]["messages"], 40);
+    let (code, _) = replay(&["policy.toml", "--dir", "audit", "--no-new-denials"]);
+    assert_eq!(code, Some(0), "nothing changes under the same policy");
+    let (code, _) = replay(&["policy.toml", "--dir", "nowhere"]);
+    assert_eq!(code, Some(2));
 }
