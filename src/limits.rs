@@ -358,8 +358,9 @@ pub const AUDIT_ROUND_MS: u64 = 500;
 /// From one flow record to the next, in milliseconds, unless the configuration says otherwise.
 pub const AUDIT_INTERVAL_MS: u64 = 10_000;
 
-/// Bytes of entries that wait for a commit of the audit log; past it, one is made at once.
-pub const AUDIT_PENDING_BYTES_MAX: usize = 16 << 20;
+/// Bytes of entries that wait for a commit of the audit log; past it, one is made at once. Each waits for the disk, so
+/// few and large ones keep up with more.
+pub const AUDIT_PENDING_BYTES_MAX: usize = 64 << 20;
 
 /// How often the audit log is looked through for what may be pruned, in milliseconds.
 pub const AUDIT_PRUNE_EVERY_MS: u64 = 60_000;
@@ -376,6 +377,6 @@ pub const SERIES_LINE_BYTES_MAX: usize = 4096;
 /// Ticks that a recorded series may leave out between two rows: a year of ticks of 10 seconds. Each is made up for.
 pub const BACKTEST_GAP_TICKS_MAX: u64 = 366 * 8_640;
 
-/// Records of single messages that wait to be written, some 50 MiB: half a second of 500,000 messages a second. Past
-/// it, they are counted and lost; the counts of their flows are not.
-pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 18;
+/// Records of single messages that wait to be written, some 80 MiB: a second and a half of 350,000 messages a second.
+/// Past it, they are counted and lost; the counts of their flows are not.
+pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 19;

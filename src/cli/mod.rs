@@ -15,6 +15,7 @@ pub mod queue;
 pub mod revoke;
 pub mod serve;
 pub mod status;
+pub mod why;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ enum Command {
     Queue(queue::QueueArgs),
     Alarms(alarms::AlarmsArgs),
     Audit(audit::AuditArgs),
+    Why(why::WhyArgs),
     /// Check, compare and explain policies
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -99,6 +101,7 @@ impl Cli {
             Command::Status(args) => status::run(&args, &mut out),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
             Command::Alarms(args) => alarms::run(&args, &mut out),
+            Command::Why(args) => why::run(&args, &mut out),
             Command::Audit(args) => audit::run(&args, &mut out, &mut err),
             Command::Policy(command) => {
                 let colours = std::env::var_os("NO_COLOR").is_none();

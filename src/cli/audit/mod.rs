@@ -16,7 +16,8 @@ use crate::audit::key::PublicKey;
 use crate::cli::serve::read_config;
 use crate::disk::audit::Archive;
 
-pub(super) use query::point_in_time;
+pub(super) use query::{each_entry, first_since, point_in_time, print_rows};
+pub(super) use rows::{Row, Rows};
 pub(super) use sums::sums_since;
 
 /// Read and check the audit log

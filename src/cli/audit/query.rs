@@ -146,7 +146,7 @@ impl QueryArgs {
     }
 }
 
-fn print_rows(rows: &[Row], is_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+pub(in crate::cli) fn print_rows(rows: &[Row], is_json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     for row in rows {
         if is_json {
             writeln!(out, "{}", row.json)?;
@@ -168,7 +168,7 @@ fn print_rows(rows: &[Row], is_json: bool, out: &mut dyn Write) -> anyhow::Resul
 }
 
 /// Reads entries in order; those that are no record of this version come as `Err`.
-pub(super) fn each_entry(
+pub(in crate::cli) fn each_entry(
     archive: &Archive,
     from: u64,
     size: u64,
@@ -200,7 +200,7 @@ fn chapter_before(archive: &Archive, first: u64, size: u64) -> anyhow::Result<u6
 
 /// The first entry of a bundle before all entries since a time: the times of a log only grow, but for a clock that
 /// was set back.
-pub(super) fn first_since(archive: &Archive, since_unix_ms: u64, size: u64) -> anyhow::Result<u64> {
+pub(in crate::cli) fn first_since(archive: &Archive, since_unix_ms: u64, size: u64) -> anyhow::Result<u64> {
     let is_before = |bundle: u64| -> anyhow::Result<bool> {
         match archive.pages(bundle * WIDTH as u64, size).next() {
             None => Ok(false),

@@ -16,36 +16,36 @@ const SHOWN_BYTES_MAX: usize = 500;
 
 /// One line.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     /// The entry's number.
-    pub(super) entry: u64,
+    pub(in crate::cli) entry: u64,
     /// When it was recorded.
-    pub(super) at_unix_ms: u64,
+    pub(in crate::cli) at_unix_ms: u64,
     /// Its kind; `flow` for one flow of a flow record.
-    pub(super) kind: &'static str,
+    pub(in crate::cli) kind: &'static str,
     /// The services that it is about.
-    pub(super) services: Vec<String>,
+    pub(in crate::cli) services: Vec<String>,
     /// The message name that it is about.
-    pub(super) message: Option<String>,
+    pub(in crate::cli) message: Option<String>,
     /// Who did it.
-    pub(super) operator: Option<String>,
+    pub(in crate::cli) operator: Option<String>,
     /// The sequence of the tracked message that it is about.
-    pub(super) seq: Option<u64>,
+    pub(in crate::cli) seq: Option<u64>,
     /// For people.
-    pub(super) text: String,
+    pub(in crate::cli) text: String,
     /// For programs.
-    pub(super) json: Value,
+    pub(in crate::cli) json: Value,
 }
 
 /// Reads entries in the order of the log.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(in crate::cli) struct Rows {
     flows: FlowReader,
 }
 
 impl Rows {
     /// The lines of an entry. One that is no record of this version is shown as it is.
-    pub(super) fn read(&mut self, number: u64, entry: Result<Entry, Vec<u8>>) -> Vec<Row> {
+    pub(in crate::cli) fn read(&mut self, number: u64, entry: Result<Entry, Vec<u8>>) -> Vec<Row> {
         let entry = match entry {
             Ok(entry) => entry,
             Err(line) => {
@@ -125,7 +125,12 @@ fn row(number: u64, entry: &Entry) -> Row {
         .into_iter()
         .flatten()
         .collect();
-    let seq = json.get("seq").and_then(Value::as_u64);
+    // An operator's order names the message in words.
+    let about = field("about").and_then(|about| {
+        let words = about.strip_prefix("message ")?;
+        words.split(' ').next()?.parse().ok()
+    });
+    let seq = json.get("seq").and_then(Value::as_u64).or(about);
     let (message, operator) = (field("message").or_else(|| field("subject")), field("who"));
     Row {
         entry: number,

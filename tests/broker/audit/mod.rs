@@ -158,6 +158,22 @@ async fn every_message_is_accounted_for() {
             .iter()
             .all(|denial| denial["rule"] == "no grant" && denial["sender"] == "web")
     );
+    let why = |arguments: &[&str]| {
+        let output = std::process::Command::new(EXOCOM)
+            .args(["why", "--dir", "audit", "--service", "web"])
+            .args(arguments)
+            .current_dir(broker.dir())
+            .output()
+            .unwrap();
+        (output.status.success(), [output.stdout, output.stderr].concat())
+    };
+    let (is_told, text) = why(&["--message", "todos.purge"]);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(
+        is_told && text.contains("publish todos.purge: no grant"),
+        "{text}"
+    );
+    assert!(!why(&["--message", "todos.list"]).0, "that was never denied");
     let connected = query(broker.dir(), "audit", &["--kind", "connected"]).len();
     let disconnected = query(broker.dir(), "audit", &["--kind", "disconnected"]).len();
     assert_eq!((connected, disconnected), (6, 6));
@@ -449,6 +465,13 @@ async fn each_message_is_recorded_where_the_policy_asks_for_it() {
         )),
         "{told}"
     );
+    let why = std::process::Command::new(EXOCOM)
+        .args(["why", &seq, "--dir", "audit"])
+        .current_dir(broker.dir())
+        .output()
+        .unwrap();
+    assert!(why.status.success());
+    assert_eq!(String::from_utf8_lossy(&why.stdout), told);
     // Single records beside the counts, not in place of them.
     let flows = query(broker.dir(), "audit", &["--kind", "flow"]);
     assert_eq!(sum(&flows, "todos.created", "messages"), 2 * 201);
