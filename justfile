@@ -51,3 +51,7 @@ diff-nightly:
 # What the detectors of alarms are worth, into docs/alarms.md: some minutes. EXOCOM_NAB names the folder of the NAB data.
 alarms-report:
     cargo test --profile sim --test alarms -- --ignored report --nocapture
+
+# Changes of authority with 10,000 connections open, each with a certificate of its own: how long until all know.
+authority-nightly:
+    EXOCOM_AUTHORITY_CONNECTIONS=9500 cargo test --release --test broker live::many -- --nocapture

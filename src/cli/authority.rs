@@ -225,6 +225,44 @@ impl Authority {
         self.issue(SERVER, params, issue)
     }
 
+    /// Issues a certificate anew: to whom that of a file was issued, for as long, with another key. The old one stays
+    /// valid until it expires.
+    pub fn renew(&self, name: &str, now_unix_s: i64, days: Option<u32>) -> Result<Issued, AuthorityError> {
+        let (file, _) = files(&self.dir, name);
+        let chain = read_certificates(&file).map_err(|error| unusable_file(&file, &error.to_string()))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| unusable_file(&file, "it has no certificate"))?;
+        let issue = Issue {
+            now_unix_s,
+            days: days.unwrap_or_else(|| life_days(leaf)),
+            force: true,
+        };
+        let (uris, hosts) = names(leaf);
+        let id = format!("spiffe://{}/", self.trust_domain);
+        match uris.as_slice() {
+            [uri] => match uri
+                .strip_prefix(&id)
+                .map(|role| role.strip_prefix("operator/").ok_or(role))
+            {
+                Some(Ok(operator)) if operator == name => self.issue_operator(name, issue),
+                Some(Err(service)) if service == name => self.issue_service(name, issue),
+                _ => Err(unusable_file(
+                    &file,
+                    &format!(
+                        "it is for {uri}, not for {name} of {}; issue it anew",
+                        self.trust_domain
+                    ),
+                )),
+            },
+            [] if name == SERVER => self.issue_server(&hosts, issue),
+            _ => Err(unusable_file(
+                &file,
+                "it was not issued by `exocom certs`; issue one anew",
+            )),
+        }
+    }
+
     fn issue_client(&self, name: &str, role: &Role, issue: Issue) -> Result<Issued, AuthorityError> {
         if name == CA || name == SERVER {
             let (certificate, _) = files(&self.dir, name);
@@ -319,6 +357,18 @@ fn random_serial() -> Result<SerialNumber, AuthorityError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
+/// For how many days a certificate is valid in all.
+fn life_days(certificate: &CertificateDer<'_>) -> u32 {
+    let Ok((_, x509)) = X509Certificate::from_der(certificate) else {
+        return CERT_LIFE_DAYS_ISSUED;
+    };
+    let validity = x509.validity();
+    let life_s = validity.not_after.timestamp() - validity.not_before.timestamp();
+    u32::try_from(life_s / DAY_S)
+        .unwrap_or(0)
+        .clamp(1, CERT_LIFE_DAYS_MAX)
+}
+
 fn checked_days(issue: Issue) -> Result<u32, AuthorityError> {
     match issue.days {
         days @ 1..=CERT_LIFE_DAYS_MAX => Ok(days),
@@ -365,21 +415,31 @@ fn write_pair(
             return Err(AuthorityError::Exists(file.display().to_string()));
         }
     }
-    write_file(dir, &key_file, key, 0o600, force)?;
-    write_file(dir, &certificate_file, certificate, 0o644, force)?;
+    write_file(dir, &key_file, key.as_bytes(), 0o600, force)?;
+    write_file(dir, &certificate_file, certificate.as_bytes(), 0o644, force)?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("sync", dir))
+}
+
+/// Writes a file for its owner alone, whole or not at all. Returns after it is on disk.
+pub(super) fn write_secret(file: &Path, bytes: &[u8], force: bool) -> Result<(), AuthorityError> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = dir.unwrap_or(Path::new("."));
+    write_file(dir, file, bytes, 0o600, force)?;
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(failed("sync", dir))
 }
 
 /// Writes a file whole or not at all. It is created with mode 0600, and gets `mode` before its name.
-fn write_file(dir: &Path, file: &Path, text: &str, mode: u32, force: bool) -> Result<(), AuthorityError> {
+fn write_file(dir: &Path, file: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), AuthorityError> {
     let written = (|| {
         let mut temporary = tempfile::Builder::new()
             .prefix(".exocom-")
             .permissions(fs::Permissions::from_mode(0o600))
             .tempfile_in(dir)?;
-        temporary.write_all(text.as_bytes())?;
+        temporary.write_all(bytes)?;
         temporary
             .as_file()
             .set_permissions(fs::Permissions::from_mode(mode))?;

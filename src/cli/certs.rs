@@ -12,7 +12,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::authority::{Authority, Issue, Issued, key_is_exposed, root_file};
 use super::inventory::{self, Kind, Listed};
+use super::p12::P12Args;
 use super::revoke::{RevokeArgs, RevokedArgs, UnrevokeArgs};
+use super::show::ShowArgs;
 use crate::limits::{CERT_LIFE_DAYS_ISSUED, CERT_LIFE_DAYS_MAX};
 
 const DAY_S: i64 = 86_400;
@@ -66,6 +68,29 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Issue a certificate anew, to the same identity and for as long
+    ///
+    /// Replaces NAME.pem and NAME.key. Relays and brokers that use them take the new ones by themselves; the old
+    /// certificate stays valid until it expires.
+    #[command(after_long_help = "Examples:
+  exocom certs renew web
+  exocom certs renew server alice --days 30
+  exocom certs renew --within 2                    all that expire within two days, for a timer")]
+    Renew {
+        /// Names of files, without .pem
+        #[arg(value_name = "NAME", required_unless_present = "within")]
+        names: Vec<String>,
+        /// All that expire within so many days
+        #[arg(long, value_name = "DAYS", conflicts_with = "names")]
+        within: Option<u32>,
+        /// How long they are valid, in days; otherwise as long as before
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(CERT_LIFE_DAYS_MAX)))]
+        days: Option<u32>,
+        #[command(flatten)]
+        folder: Folder,
+    },
+    Show(ShowArgs),
+    P12(P12Args),
     Revoke(RevokeArgs),
     Unrevoke(UnrevokeArgs),
     Revoked(RevokedArgs),
@@ -144,6 +169,26 @@ pub fn run(
             writeln!(out, "{}  valid until {until}", issued.certificate.display())?;
             writeln!(out, "{}", issued.key.display())?;
         }
+        Command::Renew {
+            names,
+            within,
+            days,
+            folder,
+        } => {
+            warn_of_exposed_key(&folder.dir, err)?;
+            let names = match within {
+                Some(within) => expiring(&folder.dir, *within, now_unix_s)?,
+                None => names.clone(),
+            };
+            let authority = Authority::open(&folder.dir)?;
+            for name in names {
+                let issued = authority.renew(&name, now_unix_s, *days)?;
+                let until = date(issued.not_after_unix_s)?;
+                writeln!(out, "{}  valid until {until}", issued.certificate.display())?;
+            }
+        }
+        Command::Show(args) => return args.run(now_unix_s, out),
+        Command::P12(args) => return args.run(out),
         Command::Revoke(args) => return args.run(out, err),
         Command::Unrevoke(args) => return args.run(out, err),
         Command::Revoked(args) => return args.run(out, err),
@@ -174,6 +219,19 @@ impl Whom {
             (None, None) => authority.issue_server(names, issue)?,
         })
     }
+}
+
+/// The names of certificates other than the root that expire within so many days.
+fn expiring(dir: &Path, within_days: u32, now_unix_s: i64) -> anyhow::Result<Vec<String>> {
+    let until_unix_s = now_unix_s.saturating_add(i64::from(within_days) * DAY_S);
+    let listed = inventory::list(dir, now_unix_s)?;
+    let due = listed
+        .into_iter()
+        .filter(|listed| matches!(listed.kind, Kind::Server | Kind::Service | Kind::Operator))
+        .filter(|listed| listed.not_after_unix_s <= until_unix_s);
+    Ok(due
+        .filter_map(|listed| Some(listed.file.file_stem()?.to_string_lossy().into_owned()))
+        .collect())
 }
 
 fn warn_of_exposed_key(dir: &Path, err: &mut dyn Write) -> io::Result<()> {
@@ -249,7 +307,7 @@ fn print_table(rows: &[Row], out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn date(unix_s: i64) -> anyhow::Result<String> {
+pub(super) fn date(unix_s: i64) -> anyhow::Result<String> {
     let moment = OffsetDateTime::from_unix_timestamp(unix_s).context("a date beyond the calendar")?;
     Ok(moment.format(&Rfc3339)?)
 }

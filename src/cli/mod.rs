@@ -10,10 +10,12 @@ pub mod certs;
 pub mod demo;
 pub mod dev;
 pub mod inventory;
+pub mod p12;
 pub mod policy;
 pub mod queue;
 pub mod revoke;
 pub mod serve;
+pub mod show;
 pub mod status;
 pub mod why;
 

@@ -13,9 +13,9 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::prelude::FromDer;
 
-use super::Identity;
 use super::quoted::Quoted;
 use super::spiffe::{SpiffeError, SpiffeId};
+use super::{Identity, Role};
 use crate::limits::CERT_SERIAL_BYTES_MAX;
 
 /// The tag of `uniformResourceIdentifier` among the general names (RFC 5280, section 4.2.1.6).
@@ -182,12 +182,7 @@ impl Identity {
         let leaf = Certificate::parse(leaf, Position::Leaf)?;
         let uri = leaf.uri()?;
         let id = SpiffeId::parse(uri).map_err(unfit(uri))?;
-        if id.trust_domain() != &*rules.trust_domain {
-            return Err(Refusal::unbound_trust_domain(
-                id.trust_domain(),
-                [&*rules.trust_domain],
-            ));
-        }
+        in_trust_domain(&id, rules)?;
         let role = id.role().map_err(unfit(uri))?;
         leaf.check_purpose()?;
         leaf.check_lifetime(rules.lifetime_max_days)?;
@@ -205,6 +200,98 @@ impl Identity {
             expires_unix_s,
         })
     }
+}
+
+/// One rule, and whether a chain keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What is asked, in a few words.
+    pub asked: &'static str,
+    /// What is there, or the rule that it breaks.
+    pub found: Result<String, Refusal>,
+}
+
+/// Asks a chain every rule that [`Identity::from_chain`] asks until the first is broken, by the same code. Rules that
+/// cannot be asked, since what they are about cannot be read, are left out.
+pub fn examine(leaf: &[u8], intermediates: &[&[u8]], now_unix_s: i64, rules: &CertRules) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut ask =
+        |asked: &'static str, found: Result<String, Refusal>| findings.push(Finding { asked, found });
+    let leaf = match Certificate::parse(leaf, Position::Leaf) {
+        Ok(leaf) => leaf,
+        Err(refusal) => {
+            ask("a DER certificate", Err(refusal));
+            return findings;
+        }
+    };
+    let uri = leaf.uri();
+    ask(
+        "exactly one URI SAN",
+        uri.clone().map(|uri| Quoted(uri).to_string()),
+    );
+    if let Ok(uri) = uri {
+        let id = SpiffeId::parse(uri).map_err(unfit(uri));
+        if let Ok(id) = &id {
+            ask(
+                "the trust domain of its root",
+                in_trust_domain(id, rules).map(|()| id.trust_domain().to_owned()),
+            );
+        }
+        let role = id.and_then(|id| id.role().map_err(unfit(uri)));
+        ask(
+            "the SPIFFE ID of a service or operator",
+            role.map(|role| match role {
+                Role::Service(name) => format!("service {name}"),
+                Role::Operator(name) => format!("operator {name}"),
+            }),
+        );
+    }
+    ask("no CA", leaf.check_no_ca().map(|()| "CA:FALSE".to_owned()));
+    ask(
+        "extendedKeyUsage clientAuth",
+        leaf.check_extended_usage().map(|()| "clientAuth".to_owned()),
+    );
+    ask(
+        "keyUsage digitalSignature, no keyCertSign or cRLSign",
+        leaf.check_usage().map(|()| "digitalSignature".to_owned()),
+    );
+    ask(
+        "a life that is not too long",
+        leaf.check_lifetime(rules.lifetime_max_days)
+            .map(|()| format!("at most {} days", rules.lifetime_max_days)),
+    );
+    let until = |not_after_unix_s: i64| format!("until {not_after_unix_s} (seconds since 1970)");
+    ask("valid now", leaf.check_validity(now_unix_s).map(until));
+    ask(
+        "a serial number of at most 20 bytes",
+        leaf.serial().map(String::from),
+    );
+    for (index, intermediate) in intermediates.iter().enumerate() {
+        match Certificate::parse(intermediate, Position::Intermediate(index + 1)) {
+            Ok(issuer) => {
+                ask(
+                    "an intermediate that may issue",
+                    issuer.check_may_issue().map(|()| issuer.position.to_string()),
+                );
+                ask(
+                    "an intermediate valid now",
+                    issuer.check_validity(now_unix_s).map(until),
+                );
+            }
+            Err(refusal) => ask("an intermediate in DER", Err(refusal)),
+        }
+    }
+    findings
+}
+
+fn in_trust_domain(id: &SpiffeId<'_>, rules: &CertRules) -> Result<(), Refusal> {
+    if id.trust_domain() == &*rules.trust_domain {
+        return Ok(());
+    }
+    Err(Refusal::unbound_trust_domain(
+        id.trust_domain(),
+        [&*rules.trust_domain],
+    ))
 }
 
 /// The trust domain that a leaf claims, which decides the roots that may vouch for it. Nothing is proven yet.
@@ -281,25 +368,37 @@ impl<'a> Certificate<'a> {
 
     /// A leaf is for a client's handshake, and for nothing else that would matter to us.
     fn check_purpose(&self) -> Result<(), Refusal> {
+        self.check_no_ca()?;
+        self.check_extended_usage()?;
+        self.check_usage()
+    }
+
+    fn check_no_ca(&self) -> Result<(), Refusal> {
         match self.extension(&OID_X509_EXT_BASIC_CONSTRAINTS)? {
-            None => {}
-            Some(ParsedExtension::BasicConstraints(constraints)) if !constraints.ca => {}
-            Some(ParsedExtension::BasicConstraints(_)) => return Err(Refusal::CaCertificate),
-            Some(_) => return Err(self.malformed("its basicConstraints are malformed")),
+            None => Ok(()),
+            Some(ParsedExtension::BasicConstraints(constraints)) if !constraints.ca => Ok(()),
+            Some(ParsedExtension::BasicConstraints(_)) => Err(Refusal::CaCertificate),
+            Some(_) => Err(self.malformed("its basicConstraints are malformed")),
         }
+    }
+
+    fn check_extended_usage(&self) -> Result<(), Refusal> {
         match self.extension(&OID_X509_EXT_EXTENDED_KEY_USAGE)? {
-            None => return Err(Refusal::EkuClientAuth("none".to_owned())),
-            Some(ParsedExtension::ExtendedKeyUsage(usage)) if usage.client_auth => {}
+            None => Err(Refusal::EkuClientAuth("none".to_owned())),
+            Some(ParsedExtension::ExtendedKeyUsage(usage)) if usage.client_auth => Ok(()),
             Some(ParsedExtension::ExtendedKeyUsage(usage)) => {
                 let came = match (usage.any, usage.server_auth) {
                     (true, _) => "anyExtendedKeyUsage",
                     (_, true) => "serverAuth",
                     _ => "other purposes",
                 };
-                return Err(Refusal::EkuClientAuth(came.to_owned()));
+                Err(Refusal::EkuClientAuth(came.to_owned()))
             }
-            Some(_) => return Err(self.malformed("its extendedKeyUsage is malformed")),
+            Some(_) => Err(self.malformed("its extendedKeyUsage is malformed")),
         }
+    }
+
+    fn check_usage(&self) -> Result<(), Refusal> {
         match self.extension(&OID_X509_EXT_KEY_USAGE)? {
             None => Err(Refusal::KeyUsage("none".to_owned())),
             Some(ParsedExtension::KeyUsage(usage)) => {

@@ -13,7 +13,7 @@ pub mod spiffe;
 use std::fmt;
 use std::sync::Arc;
 
-pub use certificate::{CertRules, Position, Refusal, claimed_trust_domain, describe};
+pub use certificate::{CertRules, Finding, Position, Refusal, claimed_trust_domain, describe, examine};
 
 /// A verified sender: what the certificate says, never what a message claims.
 #[derive(Debug, Clone, PartialEq, Eq)]

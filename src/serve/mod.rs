@@ -425,6 +425,22 @@ impl Shared {
     }
 }
 
+/// The listeners of a configuration as a client would meet them, the admin listener last: name, zone, TLS with what
+/// operators have revoked.
+pub fn client_tls(
+    config: &Config,
+    trust_domain: &str,
+) -> Result<Vec<(String, Option<String>, TlsServer)>, ServeError> {
+    let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
+    let listeners = config.listeners.iter().chain(&config.admin);
+    let met = listeners.map(|listener| {
+        let tls = load_tls(config, listener, trust_domain)?;
+        let tls = tls.with_revoked(Arc::clone(&revoked.lock()));
+        Ok((listener.name.clone(), listener.zone.clone(), tls))
+    });
+    met.collect()
+}
+
 /// Opens a listener's port.
 fn listen(listener: &ListenerConfig, tls: TlsServer) -> Result<(Arc<Listener>, TcpListener), ServeError> {
     let failed = |error| ServeError::Bind {

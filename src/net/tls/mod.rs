@@ -27,9 +27,9 @@ pub use files::{ShownFiles, TrustFiles, read_certificates, read_crls, read_priva
 pub use refused::RefusedHandshake;
 pub use verifier::{ClientVerifier, fingerprint};
 
-use crate::identity::Identity;
 use crate::identity::revoked::Revoked;
 use crate::identity::spiffe::SpiffeError;
+use crate::identity::{Finding, Identity};
 use verifier::{OneHandshake, Seen};
 
 /// The certificate that a server shows, with its key.
@@ -323,6 +323,11 @@ impl TlsServer {
         let identity = self.verifier.identify(chain, now_unix_s)?;
         self.check_revoked(&identity, chain)?;
         Ok(identity)
+    }
+
+    /// Every rule of ours that a chain keeps or breaks; see [`ClientVerifier::examine`].
+    pub fn examine(&self, chain: &[CertificateDer<'_>], now_unix_s: i64) -> Vec<Finding> {
+        self.verifier.examine(chain, now_unix_s)
     }
 
     /// Whether operators have revoked a client whose handshake was accepted earlier.

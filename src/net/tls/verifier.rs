@@ -25,7 +25,9 @@ use super::lists::{ListHead, may_follow};
 use super::refused::{RefusedHandshake, alerting};
 use super::{Expiry, TlsConfigError};
 use crate::identity::revoked::Revoked;
-use crate::identity::{CertRules, Identity, Position, Refusal, claimed_trust_domain, describe, spiffe};
+use crate::identity::{
+    CertRules, Finding, Identity, Position, Refusal, claimed_trust_domain, describe, examine, spiffe,
+};
 
 /// The roots, revocation lists and rules of every trust domain. Immutable: a change makes a new one.
 #[derive(Debug)]
@@ -179,6 +181,24 @@ impl ClientVerifier {
             }),
         }
         Ok(())
+    }
+
+    /// Every rule of ours that a chain keeps or breaks, the leaf first; by the rules of the trust domain that it claims,
+    /// where that is bound here, and of the first otherwise. What webpki has to say [`Self::identify`] tells.
+    pub fn examine(&self, chain: &[CertificateDer<'_>], now_unix_s: i64) -> Vec<Finding> {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Vec::new();
+        };
+        let claimed = claimed_trust_domain(leaf).unwrap_or_default();
+        let bound = self.domains.iter();
+        let claimed = bound
+            .clone()
+            .find(|domain| *domain.rules.trust_domain == *claimed);
+        let Some(domain) = claimed.or_else(|| self.domains.first()) else {
+            return Vec::new();
+        };
+        let intermediates: Vec<&[u8]> = intermediates.iter().map(AsRef::as_ref).collect();
+        examine(leaf, &intermediates, now_unix_s, &domain.rules)
     }
 
     /// Who a chain speaks for, the leaf first, or why a handshake with it would be refused.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{exocom, fails, folder, succeeds};
+use crate::support::{Broker, TODO_POLICY};
 
 fn mode(file: &Path) -> u32 {
     fs::metadata(file).expect("it is there").permissions().mode() & 0o777
@@ -188,5 +189,190 @@ fn what_cannot_be_issued_is_said() {
         &["certs", "issue", "--service", "web"],
         1,
         &["certs/ca.key cannot be used", "not the key of ca.pem"],
+    );
+}
+
+#[test]
+fn what_is_renewed_is_for_the_same_with_another_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    succeeds(dir, &["certs", "init", "--trust-domain", "todo.example"]);
+    succeeds(dir, &["certs", "issue", "--service", "web", "--days", "30"]);
+    succeeds(dir, &["certs", "issue", "--operator", "alice", "--days", "1"]);
+    succeeds(
+        dir,
+        &["certs", "issue", "--server", "--name", "broker.todo.example"],
+    );
+    let row = |name: &str| {
+        let listed: Value = serde_json::from_str(&succeeds(dir, &["certs", "list", "--json"])).expect("JSON");
+        let rows = listed.as_array().expect("a list").clone();
+        let file = format!("certs/{name}.pem");
+        rows.into_iter()
+            .find(|row| row["file"] == *file)
+            .expect("it is listed")
+    };
+    let names = ["web", "alice", "server"];
+    let before = names.map(row);
+    succeeds(dir, &["certs", "renew", "web", "server"]);
+    succeeds(dir, &["certs", "renew", "--within", "2"]);
+    for (name, before) in names.into_iter().zip(before) {
+        let after = row(name);
+        assert_ne!(before["serial"], after["serial"], "{name}");
+        for same in ["kind", "identity", "days-left", "accepted"] {
+            assert_eq!(before[same], after[same], "{name}: {same}");
+        }
+    }
+    // None that expires so soon is left but the one of a day.
+    assert_eq!(succeeds(dir, &["certs", "renew", "--within", "0"]), "");
+    fails(dir, &["certs", "renew", "orders"], 1, &["orders.pem"]);
+    fails(dir, &["certs", "renew", "ca"], 1, &["ca.pem", "issue it anew"]);
+    fs::copy(dir.join("certs/web.pem"), dir.join("certs/other.pem")).expect("a file");
+    fails(
+        dir,
+        &["certs", "renew", "other"],
+        1,
+        &["it is for spiffe://todo.example/web"],
+    );
+}
+
+#[test]
+fn show_asks_every_rule_that_the_handshake_asks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    succeeds(dir, &["certs", "init", "--trust-domain", "todo.example"]);
+    succeeds(dir, &["certs", "issue", "--service", "web"]);
+    succeeds(dir, &["certs", "issue", "--server"]);
+    let text = succeeds(dir, &["certs", "show", "certs/web.pem"]);
+    assert!(
+        text.contains("the root of todo.example: would be accepted"),
+        "{text}"
+    );
+    assert!(!text.contains("FAIL"), "{text}");
+    // The server's is no client's, for each of its reasons.
+    let answer = exocom(dir, &["certs", "show", "certs/server.pem", "--json"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.err);
+    let shown: Value = serde_json::from_str(&answer.out).expect("JSON");
+    let rules = shown["asked"][0]["rules"].as_array().expect("a list");
+    let broken: Vec<_> = rules.iter().filter_map(|row| row["rule"].as_str()).collect();
+    assert_eq!(broken, ["uri-san-count", "eku-client-auth", "uri-san-count"]);
+    fails(
+        dir,
+        &["certs", "show", "certs/web.key"],
+        1,
+        &["BEGIN CERTIFICATE"],
+    );
+    fs::copy(dir.join("certs/web.pem"), dir.join("web.pem")).expect("a file");
+    fails(dir, &["certs", "show", "web.pem"], 1, &["which root?"]);
+}
+
+#[test]
+fn show_asks_the_listeners_the_policy_and_what_is_revoked() {
+    let broker = Broker::dev(TODO_POLICY);
+    let show = |name: &str| {
+        let file = broker.cert(name);
+        let file = file.to_str().expect("UTF-8");
+        let answer = exocom(broker.dir(), &["certs", "show", file, "--config", "exocom.toml"]);
+        (answer.code, answer.out)
+    };
+    let (code, text) = show("web.pem");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("listener dev: would be accepted"), "{text}");
+    succeeds(broker.dir(), &["certs", "issue", "--service", "stranger"]);
+    let (code, text) = show("stranger.pem");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("FAIL  let in by the policy: the policy does not list the service"),
+        "{text}"
+    );
+    succeeds(
+        broker.dir(),
+        &["certs", "revoke", "web", "--reason", "stolen", "--admin", "."],
+    );
+    let (code, text) = show("web.pem");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("revoked: service:web is revoked here by ") && text.contains(": stolen"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_p12_file_opens_with_its_password_alone() {
+    if !crate::pki::has_openssl() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    succeeds(dir, &["certs", "init", "--trust-domain", "todo.example"]);
+    succeeds(dir, &["certs", "issue", "--operator", "alice"]);
+    let text = succeeds(dir, &["certs", "p12", "certs/alice.pem", "--out", "alice.p12"]);
+    let password = text
+        .lines()
+        .find_map(|line| line.strip_prefix("password "))
+        .expect("it is shown");
+    assert!(password.len() >= 32, "{text}");
+    let open = |password: &str| {
+        std::process::Command::new("openssl")
+            .current_dir(dir)
+            .args([
+                "pkcs12",
+                "-in",
+                "alice.p12",
+                "-nodes",
+                "-passin",
+                &format!("pass:{password}"),
+            ])
+            .output()
+            .expect("openssl is there")
+    };
+    let opened = open(password);
+    assert!(
+        opened.status.success(),
+        "{}",
+        String::from_utf8_lossy(&opened.stderr)
+    );
+    let opened = String::from_utf8(opened.stdout).expect("PEM");
+    for name in ["alice.pem", "alice.key"] {
+        let own = fs::read_to_string(dir.join("certs").join(name)).expect("it was issued");
+        let body: String = own.lines().filter(|line| !line.starts_with('-')).collect();
+        let theirs: String = opened.lines().collect();
+        assert!(theirs.contains(&body), "{name} is not in {opened}");
+    }
+    assert!(!open("another").status.success());
+    assert_eq!(mode(&dir.join("alice.p12")), 0o600);
+    fails(
+        dir,
+        &["certs", "p12", "certs/alice.pem", "--out", "alice.p12"],
+        1,
+        &["--force"],
+    );
+    fs::write(dir.join("password"), "of my own\n").expect("a file");
+    let text = succeeds(
+        dir,
+        &[
+            "certs",
+            "p12",
+            "certs/alice.pem",
+            "--out",
+            "alice.p12",
+            "--password-file",
+            "password",
+            "--force",
+        ],
+    );
+    assert_eq!(text, "alice.p12\n");
+    assert!(open("of my own").status.success());
+    fails(
+        dir,
+        &[
+            "certs",
+            "p12",
+            "certs/alice.pem",
+            "--key",
+            "certs/ca.key",
+            "--force",
+        ],
+        1,
+        &["are no pair"],
     );
 }

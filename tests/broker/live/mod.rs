@@ -1,6 +1,7 @@
 //! Authority is alive: what ends it ends connections that are open, and keeps new ones out, now and after a restart.
 
 mod expiry;
+mod many;
 mod reload;
 mod revoked;
 
@@ -80,6 +81,7 @@ folder = "store"
 
 [limits]
 lame-duck-ms = 0
+connections-per-service = 40_000
 "#,
             listener.replace("DIR", &dir.to_string())
         );

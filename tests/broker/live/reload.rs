@@ -19,7 +19,7 @@ fn replace(path: &Path, text: &str) {
 }
 
 impl Shop {
-    fn put_roots(&self, roots: &[&Ca]) {
+    pub(super) fn put_roots(&self, roots: &[&Ca]) {
         let text = pem("CERTIFICATE", roots.iter().map(|root| &*root.cert));
         replace(&self.folder.path().join("ca.pem"), &text);
     }
@@ -28,7 +28,7 @@ impl Shop {
         replace(&self.folder.path().join("ca.crl"), &pem("X509 CRL", lists));
     }
 
-    fn is_let_in(&self, shown: &Shown) -> bool {
+    pub(super) fn is_let_in(&self, shown: &Shown) -> bool {
         let heard = self
             .shake(self.broker.address(), shown)
             .and_then(|mut raw| raw.try_line());
