@@ -227,6 +227,9 @@ pub const EXPIRY_NOTICE_PART: i64 = 10;
 /// How long a thread asks about the authority of its connections before everything else has its turn, in microseconds.
 pub const AUTHORITY_SLICE_US: u64 = 500;
 
+/// Connections that are given something to do meanwhile, such as to end: what they do is time of everything else too.
+pub const AUTHORITY_SLICE_WOKEN: usize = 8;
+
 /// How long a revocation waits until those it cuts off have ended, in milliseconds.
 pub const REVOKE_MS_MAX: u64 = 5_000;
 

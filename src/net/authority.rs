@@ -72,10 +72,12 @@ impl Round {
         })
     }
 
-    /// Asks about a connection. One whose authority has ended is told to end.
-    pub(super) fn ask(&mut self, connection: &Connection, listener: &Listener) {
+    /// Asks about a connection. One whose authority has ended is told to end; says whether it has.
+    pub(super) fn ask(&mut self, connection: &Connection, listener: &Listener) -> bool {
         let tls = listener.tls.load();
-        let Some(chain) = connection.chain() else { return };
+        let Some(chain) = connection.chain() else {
+            return false;
+        };
         let refused = if self.is_full {
             self.answers
                 .entry((std::ptr::from_ref(listener), digest(&chain)))
@@ -84,9 +86,11 @@ impl Round {
         } else {
             tls.check_revoked(&connection.identity, &chain).err()
         };
+        let has_ended = refused.is_some();
         if let Some(refused) = refused {
             connection.end_authority(refused);
         }
+        has_ended
     }
 }
 

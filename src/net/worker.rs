@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::audit::Record;
 use crate::exchange::mailbox::ConnId;
-use crate::limits::{AUTHORITY_SLICE_US, TICK_MS};
+use crate::limits::{AUTHORITY_SLICE_US, AUTHORITY_SLICE_WOKEN, TICK_MS};
 use crate::net::authority::{Generations, Round};
 use crate::net::broker::Broker;
 use crate::net::clock::Clock;
@@ -137,17 +137,20 @@ impl Room {
             let mut round = Round::since(before.1, now.1);
             let open: Vec<Open> = self.connections.borrow().values().cloned().collect();
             let mut slice_began_us = self.broker.clock.now_us();
+            let mut woken = 0;
             for Open { handle, listener } in open {
                 if before.0 != now.0 {
                     handle.check_policy();
+                    woken += 1;
                 }
                 if let Some(round) = &mut round {
-                    round.ask(&handle, &listener);
+                    woken += usize::from(round.ask(&handle, &listener));
                 }
                 let now_us = self.broker.clock.now_us();
-                if now_us - slice_began_us >= AUTHORITY_SLICE_US {
+                if now_us - slice_began_us >= AUTHORITY_SLICE_US || woken >= AUTHORITY_SLICE_WOKEN {
                     tokio::task::yield_now().await;
                     slice_began_us = self.broker.clock.now_us();
+                    woken = 0;
                 }
             }
             before = now;
