@@ -47,8 +47,11 @@ pub(super) struct Auditor {
 pub(super) struct Recorder {
     broker: Arc<Broker>,
     intake: Arc<Intake>,
-    orders: Arc<Mutex<Vec<Order>>>,
+    orders: Orders,
 }
+
+/// What waits to be written down; `None` once nobody will.
+type Orders = Arc<Mutex<Option<Vec<Order>>>>;
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,7 +91,7 @@ impl Auditor {
         let mut work = Work {
             log,
             intake: Arc::clone(&intake),
-            orders: Arc::default(),
+            orders: Arc::new(Mutex::new(Some(Vec::new()))),
             broker: Arc::clone(broker),
             flows: FlowWriter::default(),
             interval_ms: config.interval_ms,
@@ -139,12 +142,12 @@ impl Auditor {
 impl Recorder {
     /// Returns after the record is on disk; an error says why it is not, and then what it tells of must not happen.
     pub(super) fn record(&self, record: Record) -> Result<(), String> {
+        let closed = || "the audit log is closed, since the broker stops".to_owned();
         let (done, outcome) = mpsc::sync_channel(1);
-        self.orders.lock().push(Order { record, done });
+        let order = Order { record, done };
+        self.orders.lock().as_mut().ok_or_else(closed)?.push(order);
         self.intake.wake();
-        outcome
-            .recv()
-            .unwrap_or_else(|_| Err("the audit log is closed, since the broker stops".to_owned()))
+        outcome.recv().unwrap_or_else(|_| Err(closed()))
     }
 
     /// Records the actions of operators.
@@ -201,7 +204,7 @@ struct Failure {
 struct Work {
     log: AuditLog<Tree>,
     intake: Arc<Intake>,
-    orders: Arc<Mutex<Vec<Order>>>,
+    orders: Orders,
     broker: Arc<Broker>,
     flows: FlowWriter,
     interval_ms: u64,
@@ -227,7 +230,12 @@ impl Work {
 
     fn round(&mut self) {
         let now_unix_ms = self.broker.clock.now_unix_ms();
-        let orders = std::mem::take(&mut *self.orders.lock());
+        let orders = self
+            .orders
+            .lock()
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default();
         if !self.can_write(now_unix_ms) {
             for order in orders {
                 answer(&order, Err(self.told_failure()));
@@ -437,11 +445,14 @@ impl Work {
         }
     }
 
+    /// Nobody waits for what nobody will write.
+    fn refuse_orders(&self) {
+        drop(self.orders.lock().take());
+    }
+
     fn close(mut self) {
         let now_unix_ms = self.broker.clock.now_unix_ms();
-        for order in std::mem::take(&mut *self.orders.lock()) {
-            answer(&order, Err("the broker stops".to_owned()));
-        }
+        self.refuse_orders();
         if !self.can_write(now_unix_ms) {
             tracing::error!("the audit log could not be written at the end; the next start says so in it");
             return;
@@ -455,6 +466,13 @@ impl Work {
         if self.commit() {
             self.witnesses.close(self.log.note());
         }
+    }
+}
+
+impl Drop for Work {
+    /// However the task ends.
+    fn drop(&mut self) {
+        self.refuse_orders();
     }
 }
 
