@@ -314,6 +314,16 @@ pub const STORE_CACHE_BYTES_MAX: usize = 64 << 20;
 /// A request of an operator, in bytes.
 pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 << 10;
 
+/// A policy that an operator applies, with what is said of it, in bytes. A larger one goes into its file on the broker's
+/// machine.
+pub const ADMIN_POLICY_BYTES_MAX: usize = 8 << 20;
+
+/// Policies of the past that are kept, with their texts.
+pub const POLICY_CHANGES_KEPT_MAX: usize = 200;
+
+/// How long a policy may wait to be confirmed, in milliseconds: one day.
+pub const POLICY_CONFIRM_MS_MAX: u64 = 86_400_000;
+
 /// Connections of operators at once, through the admin socket and through the admin listener each.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 

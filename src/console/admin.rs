@@ -27,11 +27,13 @@ use tokio::sync::Semaphore;
 
 use crate::console::USER_HEADER;
 use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
+use crate::console::policy::{PolicyAnswer, PolicyVerb};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::revoked::{RevokeAnswer, RevokeVerb};
 use crate::console::status::Status;
 use crate::limits::{
-    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_MS_MAX, ADMIN_REQUEST_BYTES_MAX, ADMIN_TEXT_BYTES_MAX,
+    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_MS_MAX, ADMIN_POLICY_BYTES_MAX, ADMIN_REQUEST_BYTES_MAX,
+    ADMIN_TEXT_BYTES_MAX,
 };
 use crate::wire::printable;
 
@@ -46,6 +48,8 @@ pub struct Access {
     pub queue: Option<QueueOrders>,
     /// Carries out an order about what is revoked.
     pub revoke: RevokeOrders,
+    /// Carries out an order about the policy.
+    pub policy: PolicyOrders,
 }
 
 /// Carries out orders about the queues.
@@ -55,6 +59,10 @@ pub type QueueOrders =
 /// Carries out orders about what is revoked, given by somebody.
 pub type RevokeOrders =
     Arc<dyn Fn(RevokeVerb, String) -> Pin<Box<dyn Future<Output = RevokeAnswer> + Send>> + Send + Sync>;
+
+/// Carries out orders about the policy, given by somebody.
+pub type PolicyOrders =
+    Arc<dyn Fn(PolicyVerb, String) -> Pin<Box<dyn Future<Output = PolicyAnswer> + Send>> + Send + Sync>;
 
 /// The bound socket; removes its file when it is dropped.
 #[derive(Debug)]
@@ -218,6 +226,10 @@ fn router(caller: Caller) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/queue", post(queue))
         .route("/v1/revoked", post(revoked))
+        .route(
+            "/v1/policy",
+            post(policy).layer(DefaultBodyLimit::max(ADMIN_POLICY_BYTES_MAX)),
+        )
         .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
         .with_state(caller)
 }
@@ -259,6 +271,20 @@ async fn revoked(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.revoke)(verb, caller.named(&headers).name()).await;
+        let outcome = answer.outcome();
+        Done { answer, outcome }
+    };
+    caller.action(&headers, asked, work).await
+}
+
+async fn policy(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Json(verb): Json<PolicyVerb>,
+) -> Result<Json<PolicyAnswer>, NotAllowed> {
+    let asked = verb.asked();
+    let work = async {
+        let answer = (caller.access.policy)(verb, caller.named(&headers).name()).await;
         let outcome = answer.outcome();
         Done { answer, outcome }
     };

@@ -6,6 +6,7 @@
 pub mod action;
 pub mod admin;
 pub mod client;
+pub mod policy;
 pub mod queue;
 pub mod revoked;
 pub mod status;

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
@@ -33,6 +34,7 @@ use crate::wire::encode::{self, ErrText};
 pub struct Worker {
     arrivals: mpsc::UnboundedSender<Accepted>,
     load: Arc<AtomicUsize>,
+    runtime: runtime::Handle,
 }
 
 impl Worker {
@@ -41,10 +43,9 @@ impl Worker {
         // Unbounded, but each arrival holds a place among the half-open handshakes, and those are bounded.
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let load = Arc::new(AtomicUsize::new(0));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let counted = Arc::clone(&load);
+        let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name(format!("exocom-{index}"))
             .spawn(move || {
@@ -57,7 +58,17 @@ impl Worker {
                 };
                 LocalSet::new().block_on(&runtime, Rc::new(room).live(receiver));
             })?;
-        Ok((Self { arrivals, load }, thread))
+        let worker = Self {
+            arrivals,
+            load,
+            runtime: handle,
+        };
+        Ok((worker, thread))
+    }
+
+    /// Its runtime. A task that runs there runs after every turn that had begun, since a turn is never interrupted.
+    pub fn runtime(&self) -> &runtime::Handle {
+        &self.runtime
     }
 
     /// How many connections and handshakes it has.

@@ -2,6 +2,7 @@
 
 mod auditor;
 mod certificates;
+mod desk;
 mod keeper;
 mod operate;
 mod operators;
@@ -40,10 +41,12 @@ use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
 use crate::net::tls::{TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
+use crate::policy_files::load_sources;
 use crate::serve::auditor::{Auditor, Recorder};
 use crate::serve::certificates::{FilesSeen, load_tls};
+use crate::serve::desk::Desk;
 use crate::serve::keeper::Keeper;
-use crate::serve::policy::{Reload, log_warnings};
+use crate::serve::policy::{Reload, compile_policy, digest, log_warnings};
 use crate::serve::revoked::RevokedList;
 use crate::serve::watch::watch;
 use crate::traffic::flow::FlowTotals;
@@ -142,6 +145,7 @@ struct Shared {
     /// The port for operators, if there is one.
     admin: Option<Arc<Listener>>,
     revoked: RevokedList,
+    desk: Desk,
     files_seen: FilesSeen,
     /// Where what is about to change is written down first.
     recorder: Option<Recorder>,
@@ -153,9 +157,11 @@ struct Shared {
 impl Server {
     /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        let compiled = load_policy(&config.policy, config.store.is_some())?;
+        let sources = load_sources(std::slice::from_ref(&config.policy)).map_err(PolicyLoadError::Load)?;
+        let compiled = compile_policy(&sources, config.store.is_some())?;
         log_warnings(&compiled);
         let policy = compiled.policy;
+        let desk = Desk::open(&config.state);
         let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
         let now_revoked = Arc::clone(&revoked.lock());
         let listen = |listener: &ListenerConfig| {
@@ -171,6 +177,10 @@ impl Server {
             .unzip();
         let (admin_listener, admin_port) = config.admin.as_ref().map(listen).transpose()?.unzip();
         let admin_socket = AdminSocket::bind(&config.admin_socket)?;
+        if let Err(error) = desk.keep(&policy, &sources, "its files, at a start", None) {
+            tracing::warn!(error, "`exocom policy log` will not tell of this policy");
+        }
+        let policy_read = digest(&sources);
         let services = policy.services().len();
         let version = policy.version().to_owned();
         let store = config
@@ -227,12 +237,13 @@ impl Server {
             listeners,
             admin: admin_listener,
             revoked,
+            desk,
             files_seen: FilesSeen::default(),
             recorder: auditor.as_ref().map(Auditor::recorder),
             refused_change: Mutex::default(),
-            policy_seen: Mutex::default(),
+            policy_seen: Mutex::new(Some(Ok(policy_read))),
         });
-        let access = operators::access(&shared, keeper.as_ref());
+        let access = operators::access(&shared, keeper.as_ref(), &workers);
         let (watcher, reloading) = watch(&shared);
         let mut watching = vec![reloading];
         if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {

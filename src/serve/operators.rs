@@ -12,19 +12,22 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::console::action::{Gate, Who};
-use crate::console::admin::{Access, QueueOrders, answer};
+use crate::console::admin::{Access, PolicyOrders, QueueOrders, answer};
+use crate::console::policy::PolicyAnswer;
+use crate::console::queue::QueueVerb;
 use crate::identity::Identity;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_STRANGER_MS_MAX, ADMIN_STRANGERS_MAX};
 use crate::net::broker::Broker;
 use crate::net::clock::Clock;
 use crate::net::listener::Listener;
 use crate::net::tls::HandshakeError;
+use crate::net::worker::Worker;
 use crate::serve::Shared;
 use crate::serve::auditor::Recorder;
 use crate::serve::keeper::Keeper;
 
 /// What operators have access to.
-pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>) -> Access {
+pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worker]) -> Access {
     let broker = Arc::clone(&shared.broker);
     let clock = broker.clock;
     let status = Arc::clone(shared);
@@ -40,7 +43,33 @@ pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>) -> Access {
             let shared = Arc::clone(shared);
             Arc::new(move |verb, who| Box::pin(Arc::clone(&shared).carry_out_revocation(verb, who)))
         },
+        policy: policy_orders(shared, keeper, workers),
     }
+}
+
+/// A policy is in force when everything is over that was begun under the old one: the turns of each thread, and the
+/// deliveries of the keeper.
+fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worker]) -> PolicyOrders {
+    let shared = Arc::clone(shared);
+    let counter = keeper.map(Keeper::counter);
+    let runtimes: Arc<[_]> = workers.iter().map(|worker| worker.runtime().clone()).collect();
+    Arc::new(move |verb, who| {
+        let (shared, counter, runtimes) = (Arc::clone(&shared), counter.clone(), Arc::clone(&runtimes));
+        Box::pin(async move {
+            let answer = shared.carry_out_policy(verb, who).await;
+            if let PolicyAnswer::Applied { .. } = answer {
+                let passed: Vec<_> = runtimes.iter().map(|runtime| runtime.spawn(async {})).collect();
+                for task in passed {
+                    // One that has ended has nothing under way.
+                    drop(task.await);
+                }
+                if let Some(counter) = counter {
+                    drop(counter.order(QueueVerb::List).await);
+                }
+            }
+            answer
+        })
+    })
 }
 
 fn queue_orders(keeper: &Keeper) -> QueueOrders {

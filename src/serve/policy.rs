@@ -2,11 +2,9 @@
 //! whole. One that cannot be used leaves the old in force; nothing is judged twice.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
-use crate::audit::Record;
 use crate::policy::{Compiled, Policy, Source};
 use crate::policy_files::{LoadError, load_sources};
 use crate::serve::Shared;
@@ -40,7 +38,7 @@ pub fn load_policy(path: &Path, has_store: bool) -> Result<Compiled, PolicyLoadE
     compile_policy(&sources, has_store)
 }
 
-fn compile_policy(sources: &[Source], has_store: bool) -> Result<Compiled, PolicyLoadError> {
+pub(super) fn compile_policy(sources: &[Source], has_store: bool) -> Result<Compiled, PolicyLoadError> {
     let compiled = Policy::compile(sources).map_err(|errors| {
         PolicyLoadError::Compile(errors.diagnostics().render(false).trim_end().to_owned())
     })?;
@@ -89,33 +87,27 @@ impl Reload {
 
 impl Shared {
     pub(super) fn reload_policy(&self, why: Reload) {
+        // Held from before the files are read to the end: two at once would take one change twice, and what was read
+        // before an operator has applied a policy would undo it.
+        let mut policy_seen = self.policy_seen.lock();
         let sources = load_sources(std::slice::from_ref(&self.config.policy));
         let seen = Some(sources.as_deref().map(digest).map_err(ToString::to_string));
-        // Held to the end: two at once would take one change twice.
-        let mut policy_seen = self.policy_seen.lock();
         if std::mem::replace(&mut *policy_seen, seen.clone()) == seen && why == Reload::Noticed {
             return;
         }
         let old = self.broker.world.policy();
-        match sources
-            .map_err(PolicyLoadError::Load)
-            .and_then(|sources| compile_policy(&sources, self.config.store.is_some()))
-        {
-            Ok(compiled) => {
+        match sources.map_err(PolicyLoadError::Load).and_then(|sources| {
+            let compiled = compile_policy(&sources, self.config.store.is_some())?;
+            Ok((sources, compiled))
+        }) {
+            Ok((read, compiled)) => {
                 *self.refused_change.lock() = None;
                 if compiled.policy.version() == old.version() {
+                    // Whoever writes it into the file keeps it.
+                    self.desk.forget_unconfirmed();
                     return;
                 }
-                let change = Record::Policy {
-                    from: old.version().to_owned(),
-                    to: compiled.policy.version().to_owned(),
-                    who: why.who().to_owned(),
-                    why: None,
-                };
-                let recorded = self
-                    .recorder
-                    .as_ref()
-                    .map_or(Ok(()), |recorder| recorder.record(change));
+                let recorded = self.tell_of_policy(&old, &compiled.policy, why.who(), None);
                 if let Err(error) = recorded {
                     tracing::error!(
                         kept = old.version(),
@@ -126,14 +118,14 @@ impl Shared {
                     *policy_seen = None;
                     return;
                 }
-                log_warnings(&compiled);
-                let policy = compiled.policy;
-                tracing::info!(from = old.version(), to = policy.version(), "policy changed");
-                let moved = policy.trust_domain() != old.trust_domain();
-                self.broker.world.set_policy(Arc::new(policy));
-                if moved {
-                    self.reload_tls(Reload::Asked);
+                if let Err(error) = self.desk.keep(&compiled.policy, &read, why.who(), None) {
+                    tracing::error!(
+                        error,
+                        "the policy that comes into force is not in `exocom policy log`"
+                    );
                 }
+                self.desk.forget_unconfirmed();
+                self.put_in_force(&old, compiled);
             }
             Err(error) => {
                 tracing::error!(
@@ -147,7 +139,7 @@ impl Shared {
 }
 
 /// Equal only for the same names and texts.
-fn digest(sources: &[Source]) -> Vec<u8> {
+pub(super) fn digest(sources: &[Source]) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
         context.update(&(part.len() as u64).to_be_bytes());

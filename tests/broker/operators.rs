@@ -218,6 +218,37 @@ fn who_is_no_operator_gets_nothing_from_the_admin_listener() {
 }
 
 #[test]
+fn only_who_may_apply_policies_changes_one() {
+    let (broker, admin) = broker();
+    let next = broker.path("next.toml");
+    fs::write(
+        &next,
+        POLICY.replace(
+            "[operator.bob]\nmay = [",
+            "[operator.bob]\nmay = [\"apply-policy\", ",
+        ),
+    )
+    .expect("the folder takes a file");
+    let next = next.to_str().expect("it is text");
+    let before = broker.status()["policy"]["version"].clone();
+    // Alice may look, and so compare; she may not apply, nor confirm.
+    let (code, said) = as_somebody(&broker, admin, "alice", &["policy", "apply", next, "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("may not apply-policy (") && said.contains("policy.toml:17"),
+        "{said}"
+    );
+    let (code, said) = as_somebody(&broker, admin, "alice", &["policy", "confirm", "000000000000"]);
+    assert_eq!(code, Some(1), "{said}");
+    // Bob may not even look.
+    let (code, said) = as_somebody(&broker, admin, "bob", &["policy", "log"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(broker.status()["policy"]["version"], before);
+    let (code, said) = as_somebody(&broker, admin, "alice", &["policy", "log"]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn a_changed_policy_holds_for_operators_who_are_connected() {
     let (broker, admin) = broker();
     let mut alice = Raw::connect(admin, &tls(&broker, "alice")).expect("a handshake");

@@ -211,7 +211,11 @@ impl Session {
 }
 
 /// The answer in small letters; `\n` for an empty line, nothing at the end of the input.
-fn ask(question: &str, answers: &mut dyn BufRead, streams: &mut Streams<'_>) -> anyhow::Result<String> {
+pub(super) fn ask(
+    question: &str,
+    answers: &mut dyn BufRead,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<String> {
     write!(streams.out, "{question}")?;
     streams.out.flush()?;
     let mut line = String::new();

@@ -7,6 +7,7 @@ mod diff;
 mod edit;
 mod explain;
 mod fmt;
+mod live;
 mod replay;
 mod schema;
 mod suggest;
@@ -38,6 +39,10 @@ pub enum PolicyCommand {
     Edit(edit::EditArgs),
     Replay(replay::ReplayArgs),
     Schema(schema::SchemaArgs),
+    Apply(live::ApplyArgs),
+    Confirm(live::ConfirmArgs),
+    Rollback(live::RollbackArgs),
+    Log(live::LogArgs),
     Suggest(suggest::SuggestArgs),
 }
 
@@ -69,6 +74,10 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Edit(args) => edit::run(args, streams),
         PolicyCommand::Replay(args) => replay::run(args, streams),
         PolicyCommand::Schema(_) => schema::run(streams),
+        PolicyCommand::Apply(args) => live::apply(args, streams),
+        PolicyCommand::Confirm(args) => live::confirm(args, streams),
+        PolicyCommand::Rollback(args) => live::rollback(args, streams),
+        PolicyCommand::Log(args) => live::log(args, streams),
         PolicyCommand::Suggest(args) => suggest::run(args, streams),
     }
 }

@@ -88,7 +88,9 @@ fn a_list_that_cannot_be_read_keeps_the_broker_from_starting() {
 fn what_cannot_be_kept_is_not_done() {
     let shop = Shop::open();
     // A file lies where the folder would be.
-    std::fs::write(shop.broker.path("state"), "").expect("the folder takes a file");
+    let state = shop.broker.path("state");
+    std::fs::remove_dir_all(&state).expect("the folder is the test's");
+    std::fs::write(&state, "").expect("the folder takes a file");
     let web = shop.issue("web");
     let mut open = shop.connect(&web);
     let (is_done, said) = shop.exocom(&["certs", "revoke", "web", "--reason", "stolen"]);
