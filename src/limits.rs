@@ -105,7 +105,7 @@ pub const OUTBOX_BYTES_BACK_PRESSURE: usize = 256 << 10;
 pub const BACK_PRESSURE_MS_MAX: u64 = 50;
 
 /// Message names whose decision and route a connection keeps at hand. Past it, it starts afresh.
-pub const CACHED_ROUTES_PER_CONNECTION_MAX: usize = 4_096;
+pub const CACHED_ROUTES_PER_CONNECTION_MAX: usize = 16_384;
 
 /// Receivers of all routes that a connection keeps at hand, some 6 MiB: one message may have thousands, and one
 /// connection may send thousands of messages. Past it, the connection starts afresh.

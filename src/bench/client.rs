@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::bench::BenchError;
@@ -46,6 +47,9 @@ pub struct Target {
 
 /// Ciphertext read at once, in bytes. Enough for a receiver to keep up with any sender.
 const READ_BYTES: usize = 64 << 10;
+
+/// Connections that are opened at the same time: fewer than servers take half-open from one address.
+static OPENING: Semaphore = Semaphore::const_new(64);
 
 /// A connection that has greeted and been greeted.
 pub(super) struct Link {
@@ -149,6 +153,8 @@ impl Link {
             who: badge.who.clone(),
             error,
         };
+        // Never closed.
+        let _turn = OPENING.acquire().await;
         let mut socket = TcpStream::connect(&target.address)
             .await
             .map_err(|error| BenchError::Connect {
