@@ -11,6 +11,8 @@ declare class ExoRelay extends EventEmitter<ExoRelay.Events> {
   readonly serviceName: string;
   /** Whether messages can be sent now. */
   readonly isOnline: boolean;
+  /** When the certificate expires, once the relay listens. A renewed one is used by itself. */
+  readonly certificateExpires: Date | undefined;
   /** The port of the health endpoint, once it serves. */
   readonly healthPort: number | undefined;
 
@@ -177,6 +179,8 @@ declare namespace ExoRelay {
     | 'late-reply'
     | 'unreachable'
     | 'health'
+    | 'credentials'
+    | 'certificate-expires'
     | (string & {});
 
   export class ExoError extends Error {

@@ -155,6 +155,11 @@ class Connection {
   /** Lets what has been sent arrive, and closes. Never rejects. */
   async close(graceMs) {
     this.#isClosing = true;
+    await this.leave(graceMs);
+  }
+
+  /** The same for a relay that goes on: requests that still wait are told that their connection is lost. */
+  async leave(graceMs) {
     const timer = setTimeout(() => this.#socket.destroy(), graceMs);
     await this.#flush().catch(() => {});
     await this.#nc.close();

@@ -49,6 +49,16 @@ module.exports = Object.freeze({
    */
   REQUEST_MS_MAX: 3_610_000,
 
+  /** How often the files of the credentials are looked at, in milliseconds. */
+  CREDENTIALS_EVERY_MS: 1_000,
+
+  /** How long a connection with old credentials is kept for what is under way on it, in milliseconds. */
+  RENEW_MS_MAX: 30_000,
+
+  /** How long ahead of its expiry a certificate is told of, in milliseconds at the most, and as a part of its life. */
+  EXPIRY_NOTICE_MS_MAX: 86_400_000,
+  EXPIRY_NOTICE_PART: 10,
+
   /** Bytes sent that the broker has not confirmed yet: past it, sending is refused. */
   UNCONFIRMED_BYTES_MAX: 16 << 20,
 

@@ -14,6 +14,7 @@ const limits = require('./limits');
 const { Message } = require('./message');
 const { checkName, checkPattern } = require('./name');
 const { encode } = require('./payload');
+const { Renewal } = require('./renewal');
 const { healthPort, settings } = require('./settings');
 const { Work } = require('./work');
 
@@ -27,6 +28,7 @@ class ExoRelay extends EventEmitter {
   #state = 'idle';
   #running;
   #health;
+  #renewal;
   #resume;
   #firstOnline = {};
   #warnings = { last: -Infinity, withheld: 0 };
@@ -58,6 +60,11 @@ class ExoRelay extends EventEmitter {
     return this.#connection !== undefined && this.#state === 'listening';
   }
 
+  /** When the certificate expires, once the relay listens. A renewed one is used by itself. */
+  get certificateExpires() {
+    return this.#renewal?.expires;
+  }
+
   /** The port of the health endpoint, once it serves. */
   get healthPort() {
     return this.#health?.address()?.port;
@@ -72,6 +79,22 @@ class ExoRelay extends EventEmitter {
     if (this.#state !== 'idle') throw new Error(`listen: this relay is ${this.#state}`);
     const wanted = healthPort(port);
     this.#state = 'listening';
+    this.#renewal = new Renewal(this.#settings, {
+      renewed: () => this.#renew(),
+      unusable: (cause) =>
+        this.#report(
+          new ExoError('credentials', `the changed credentials cannot be used, the connection stays: ${cause.message}`, {
+            cause,
+          }),
+        ),
+      expires: (inMs) =>
+        this.#report(
+          new ExoError(
+            'certificate-expires',
+            `the certificate ${this.#settings.exocomCert} expires ${inMs < 0 ? 'now' : `in ${seconds(inMs)}`}; put a renewed one in its place`,
+          ),
+        ),
+    });
     this.#running = Promise.all([this.#keepConnected(), wanted === undefined ? undefined : this.#serveHealth(wanted)]);
     return this.#firstOnline.promise;
   }
@@ -145,7 +168,20 @@ class ExoRelay extends EventEmitter {
     return this.#running;
   }
 
+  /** Moves to a connection with the credentials that the files have now, when nothing is under way any more. */
+  async #renew() {
+    const connection = this.#connection;
+    // Where there is none, the next attempt reads the files.
+    if (!this.isOnline) return;
+    debug('the credentials have changed; connecting anew with them');
+    await within(limits.RENEW_MS_MAX, this.#finishWork(connection));
+    if (this.#connection !== connection || this.#state !== 'listening') return;
+    this.#connection = undefined;
+    await connection.leave(1_000);
+  }
+
   async #close(running) {
+    this.#renewal?.stop();
     this.#firstOnline.reject(new ExoError('closed', 'this relay was closed before it was online'));
     this.#dialing.abort?.();
     this.#resume?.();

@@ -135,4 +135,4 @@ function healthPort(given) {
   return given === 0 || given === '0' ? 0 : port('the port to listen on', given);
 }
 
-module.exports = { credentials, healthPort, settings };
+module.exports = { credentials, healthPort, identity, settings };

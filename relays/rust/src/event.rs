@@ -58,6 +58,18 @@ pub enum Event {
         /// What is known about it; the sender is told less.
         error: String,
     },
+    /// The files of the credentials have changed, and the relay connects anew with them.
+    CredentialsRenewed,
+    /// The files of the credentials have changed, and cannot be used; the connection stays as it is.
+    CredentialsUnusable {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// The certificate expires soon. Then ExoCom ends the connection, and lets no other be made with it.
+    CertificateExpires {
+        /// In how many seconds; below 0 when it has expired.
+        in_s: i64,
+    },
     /// The relay has been shut down.
     Closed,
 }
@@ -88,6 +100,28 @@ impl fmt::Display for Event {
                 f.write_str("a message was dropped: it came faster than it was taken")
             }
             Self::HandlerFailed { name, error } => write!(f, "the handler of {name} failed: {error}"),
+            Self::CredentialsRenewed => {
+                f.write_str("the credentials have changed; connecting anew with them")
+            }
+            Self::CredentialsUnusable { problem } => {
+                write!(
+                    f,
+                    "the changed credentials cannot be used, the connection stays: {problem}"
+                )
+            }
+            Self::CertificateExpires { in_s } if *in_s < 0 => {
+                write!(
+                    f,
+                    "the certificate expired {} s ago; put a renewed one in its place",
+                    -in_s
+                )
+            }
+            Self::CertificateExpires { in_s } => {
+                write!(
+                    f,
+                    "the certificate expires in {in_s} s; put a renewed one in its place"
+                )
+            }
             Self::Closed => f.write_str("the relay has been shut down"),
         }
     }

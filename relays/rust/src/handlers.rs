@@ -36,6 +36,7 @@ where
     Arc::new(move |message| {
         let (relay, handler) = (relay.clone(), Arc::clone(&handler));
         async move {
+            let _working = relay.link().begin_work();
             let handled = AssertUnwindSafe(async { handler(message.clone()).await }).catch_unwind();
             let outcome = handled
                 .await

@@ -69,8 +69,8 @@
 //!   ([`Error::Denied`]), not by a timeout.
 //! - **Overload**: a handler works on a bounded number of messages at a time, lets a bounded number wait, and
 //!   refuses further requests at once.
-//! - **Connections**: it connects again for ever, with pauses that grow, and reads renewed certificates. Nothing
-//!   is queued meanwhile: a message that cannot be sent in time is [`Error::Offline`] and is not sent later.
+//! - **Connections**: it connects again for ever, with pauses that grow, and moves to renewed certificates
+//!   when their files change. Nothing is queued meanwhile: a message that cannot be sent in time is [`Error::Offline`] and is not sent later.
 //! - **The end**: [`ExoRelay::shutdown`] finishes the messages that have come.
 //!
 //! What happens while nobody calls is logged with `tracing`, told to [`Options::on_event`], and seen in
@@ -88,6 +88,7 @@ mod message;
 mod name;
 mod options;
 mod relay;
+mod renew;
 mod requests;
 
 pub use bytes::Bytes;

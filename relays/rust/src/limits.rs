@@ -62,6 +62,21 @@ pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Du
 /// The shortest and the longest pause before a refused subscription is tried again.
 pub const RESUBSCRIBE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How often the files of the credentials are looked at.
+pub const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a connection with old credentials is kept for what is under way on it.
+pub const RENEW_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether anything is.
+pub const QUIET_EVERY: Duration = Duration::from_millis(10);
+
+/// How long ahead of its expiry a certificate is told of, in seconds, at the most.
+pub const EXPIRY_NOTICE_S_MAX: i64 = 86_400;
+
+/// The same as a part of the certificate's life: one tenth.
+pub const EXPIRY_NOTICE_PART: i64 = 10;
+
 /// The `tracestate` header, in bytes (W3C Trace Context, section 3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 

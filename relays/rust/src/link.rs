@@ -35,6 +35,8 @@ pub(crate) struct Link {
     short_lived: AtomicUsize,
     connected_at: Mutex<Option<Instant>>,
     is_closing: AtomicBool,
+    /// Messages that handlers work on.
+    working: AtomicUsize,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -60,6 +62,7 @@ impl Link {
             short_lived: AtomicUsize::new(0),
             connected_at: Mutex::default(),
             is_closing: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
             listeners: Mutex::default(),
         })
     }
@@ -129,6 +132,17 @@ impl Link {
         *self.status.borrow() == Status::Online
     }
 
+    /// Whether nothing is under way: no request waits, and no handler works.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.requests.is_empty() && self.working.load(Relaxed) == 0
+    }
+
+    /// Counts a message that a handler works on, until what it gives back is dropped.
+    pub(crate) fn begin_work(self: &Arc<Self>) -> Working {
+        self.working.fetch_add(1, Relaxed);
+        Working(Arc::clone(self))
+    }
+
     /// How many connections have ended.
     pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Relaxed)
@@ -159,7 +173,7 @@ impl Link {
     /// Logs an event and tells the program's listener.
     pub(crate) fn emit(&self, event: &Event) {
         match event {
-            Event::Online | Event::Closed => tracing::info!("{event}"),
+            Event::Online | Event::Closed | Event::CredentialsRenewed => tracing::info!("{event}"),
             Event::ReceiveDenied { .. } | Event::HandlerFailed { .. } => tracing::error!("{event}"),
             _ => tracing::warn!("{event}"),
         }
@@ -242,6 +256,15 @@ impl Link {
         } else {
             tracing::warn!(error = words, "ExoCom reports an error");
         }
+    }
+}
+
+/// A message that a handler works on.
+pub(crate) struct Working(Arc<Link>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Relaxed);
     }
 }
 

@@ -223,8 +223,8 @@ impl Options {
         Ok(format!("tls://{open}{}{close}:{}", self.host, self.port))
     }
 
-    /// Checks what does not change with time, and says which service this is.
-    pub(crate) fn check(&self) -> Result<String, Error> {
+    /// Checks the options and what the files hold, and says whose the certificate is.
+    pub(crate) fn check(&self) -> Result<Credentials, Error> {
         if self.concurrency == 0 {
             return Err(Error::Setting {
                 setting: "concurrency",
@@ -248,13 +248,21 @@ impl Options {
                 .map_err(|error| unusable(CA, &self.ca, &error.to_string()))?;
         }
         let service = self.service_of(chain.first())?;
+        let (expires_unix_s, life_s) = chain
+            .first()
+            .and_then(|leaf| validity(leaf))
+            .unwrap_or((i64::MAX, 0));
         ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider has TLS 1.3")
             .with_root_certificates(store)
             .with_client_auth_cert(chain, key)
             .map_err(|error| unusable(KEY, &self.key, &format!("{error}; is it the key of EXOCOM_CERT?")))?;
-        Ok(service)
+        Ok(Credentials {
+            service,
+            expires_unix_s,
+            life_s,
+        })
     }
 
     /// The service that the certificate names: the broker believes nothing else.
@@ -301,6 +309,25 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     // Another thread may have been first; then its provider is the default.
     drop(provider.install_default());
     Arc::clone(CryptoProvider::get_default().expect("one was installed just now, or before"))
+}
+
+/// Whose a certificate is, and how long it is valid.
+pub(crate) struct Credentials {
+    pub(crate) service: String,
+    /// In seconds since 1970.
+    pub(crate) expires_unix_s: i64,
+    /// From its first to its last moment, in seconds.
+    pub(crate) life_s: i64,
+}
+
+/// When a certificate expires, and how long it was valid in all.
+fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let (from, until) = (
+        certificate.validity().not_before,
+        certificate.validity().not_after,
+    );
+    Some((until.timestamp(), until.timestamp() - from.timestamp()))
 }
 
 fn spiffe_service(certificate: &[u8]) -> Option<String> {
@@ -401,7 +428,7 @@ mod tests {
 
     #[test]
     fn files_that_cannot_be_used_are_named() {
-        let error = from(&FILES).unwrap().check().unwrap_err();
+        let error = from(&FILES).unwrap().check().err().unwrap();
         assert!(
             matches!(&error, Error::Credentials { setting: CA, file, .. } if file == "ca.pem"),
             "{error}"

@@ -4,6 +4,7 @@
 //! not sent later.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,18 +23,20 @@ use crate::handlers::{Handler, Work, work};
 use crate::link::Link;
 use crate::message::{Message, Outgoing, Stored, encode};
 use crate::name::check_pattern;
-use crate::options::{Options, provider};
+use crate::options::{Credentials, Options, provider};
+use crate::renew::{self, signature};
 use crate::requests::{Outcome, Ticket};
 
 /// A connection to ExoCom for one service. Clones are the same relay.
 #[derive(Clone)]
 pub struct ExoRelay(Arc<Shared>);
 
-struct Shared {
+pub(crate) struct Shared {
     service: String,
     client: Client,
     link: Arc<Link>,
     options: Options,
+    expires_unix_s: AtomicI64,
     stop: watch::Sender<bool>,
     handlers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -49,7 +52,8 @@ impl ExoRelay {
 
     pub(crate) async fn with_options(options: Options) -> Result<Self, Error> {
         let checked = options.clone();
-        let service = tokio::task::spawn_blocking(move || {
+        let in_use = signature(&options);
+        let credentials = tokio::task::spawn_blocking(move || {
             // Before the client library needs one.
             provider();
             checked.check()
@@ -58,7 +62,7 @@ impl ExoRelay {
         .expect("checking options does not panic")?;
         let inbox = format!("_INBOX.{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let link = Link::new(&options, &inbox);
-        let client = link.connect(&options, &service).await?;
+        let client = link.connect(&options, &credentials.service).await?;
         let mut answers = client
             .subscribe(link.requests.pattern())
             .await
@@ -71,14 +75,24 @@ impl ExoRelay {
             // The client has ended, and nothing is answered any more.
             answered.requests.end_all(|| Outcome::Closed);
         });
-        Ok(Self(Arc::new(Shared {
-            service,
+        let shared = Arc::new(Shared {
+            service: credentials.service.clone(),
             client,
             link,
             options,
+            expires_unix_s: AtomicI64::new(credentials.expires_unix_s),
             stop: watch::Sender::new(false),
             handlers: Mutex::default(),
-        })))
+        });
+        tokio::spawn(renew::watch(Arc::downgrade(&shared), in_use, credentials));
+        Ok(Self(shared))
+    }
+
+    /// When the certificate expires, in seconds since 1970. A renewed one is used by itself, when its file has taken the
+    /// place of the old one; ahead of the expiry there is
+    /// [`Event::CertificateExpires`](crate::Event::CertificateExpires).
+    pub fn certificate_expires_unix_s(&self) -> i64 {
+        self.0.expires_unix_s.load(Relaxed)
     }
 
     /// The service that this relay is, as its certificate says.
@@ -362,7 +376,7 @@ impl ExoRelay {
         sent.map_err(|error| not_published(name, &error))
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         &self.0.link
     }
 
@@ -385,6 +399,32 @@ impl ExoRelay {
     fn handlers(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         // Nothing panics between two states of the list.
         self.0.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    pub(crate) fn service(&self) -> &str {
+        &self.service
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    pub(crate) fn set_expiry(&self, credentials: &Credentials) {
+        self.expires_unix_s.store(credentials.expires_unix_s, Relaxed);
     }
 }
 

@@ -46,6 +46,11 @@ impl Requests {
         format!("{}*", self.prefix)
     }
 
+    /// Whether none is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Opens a request; `None` where too many are open.
     pub(crate) fn open(self: &Arc<Self>) -> Option<Ticket> {
         let (sender, outcome) = oneshot::channel();

@@ -1,6 +1,7 @@
 //! The ExoRelay for Rust against a real broker: what its users rely on, and what goes wrong.
 
 mod connections;
+mod renew;
 mod tracked;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
