@@ -393,3 +393,21 @@ pub const BACKTEST_GAP_TICKS_MAX: u64 = 366 * 8_640;
 /// Records of single messages that wait to be written, some 80 MiB: a second and a half of 350,000 messages a second.
 /// Past it, they are counted and lost; the counts of their flows are not.
 pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 19;
+
+/// What is watched for alarms: some 200 MiB of detectors at the most. What comes past it is counted and not watched.
+pub const ALARM_STREAMS_MAX: usize = 200_000;
+
+/// Alarms that are kept to be looked at.
+pub const ALARMS_KEPT_MAX: usize = 1_000;
+
+/// The length of a tick of the detectors, in seconds.
+pub const ALARM_TICK_S: u32 = 10;
+
+/// How often what was learned is written to disk, in seconds.
+pub const ALARM_SNAPSHOT_S: u64 = 300;
+
+/// What was learned, on disk, in bytes.
+pub const ALARM_SNAPSHOT_BYTES_MAX: u64 = 512 << 20;
+
+/// How long an alarm's stream may be muted, in seconds: a month.
+pub const ALARM_MUTE_S_MAX: u64 = 31 * 86_400;

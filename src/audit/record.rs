@@ -185,6 +185,20 @@ pub enum Record {
         /// Attempts made.
         attempts: u32,
     },
+    /// Something unusual in the traffic has begun, or is over.
+    Alarm {
+        /// The alarm's number.
+        id: u64,
+        /// Whether it is over.
+        is_closed: bool,
+        /// Its kind.
+        what: String,
+        /// What was seen, what was expected, and since when.
+        text: String,
+        /// What became of it, where it is over.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        outcome: Option<String>,
+    },
     /// The entries before this number have been removed, after this; their hashes stay.
     Prune {
         /// The first entry that stays.
@@ -350,6 +364,7 @@ impl Record {
             Self::AdminRefused { .. } => "admin-refused",
             Self::Withdrawn { .. } => "withdrawn",
             Self::DeadLetter { .. } => "dead-letter",
+            Self::Alarm { .. } => "alarm",
             Self::Prune { .. } => "prune",
         }
     }

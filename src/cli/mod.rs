@@ -102,7 +102,7 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Status(args) => status::run(&args, &mut out),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
-            Command::Alarms(args) => alarms::run(&args, &mut out),
+            Command::Alarms(args) => alarms::run(&args, &mut out, &mut err),
             Command::Why(args) => why::run(&args, &mut out),
             Command::Audit(args) => audit::run(&args, &mut out, &mut err),
             Command::Policy(command) => {

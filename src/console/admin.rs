@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::console::USER_HEADER;
 use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
+use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::console::policy::{PolicyAnswer, PolicyVerb};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::revoked::{RevokeAnswer, RevokeVerb};
@@ -50,6 +51,8 @@ pub struct Access {
     pub revoke: RevokeOrders,
     /// Carries out an order about the policy.
     pub policy: PolicyOrders,
+    /// Carries out an order about alarms, given by somebody.
+    pub alarms: Arc<dyn Fn(AlarmVerb, String) -> AlarmAnswer + Send + Sync>,
 }
 
 /// Carries out orders about the queues.
@@ -230,6 +233,7 @@ fn router(caller: Caller) -> Router {
             "/v1/policy",
             post(policy).layer(DefaultBodyLimit::max(ADMIN_POLICY_BYTES_MAX)),
         )
+        .route("/v1/alarms", post(alarms))
         .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
         .with_state(caller)
 }
@@ -285,6 +289,20 @@ async fn policy(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.policy)(verb, caller.named(&headers).name()).await;
+        let outcome = answer.outcome();
+        Done { answer, outcome }
+    };
+    caller.action(&headers, asked, work).await
+}
+
+async fn alarms(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Json(verb): Json<AlarmVerb>,
+) -> Result<Json<AlarmAnswer>, NotAllowed> {
+    let asked = verb.asked();
+    let work = async {
+        let answer = (caller.access.alarms)(verb, caller.named(&headers).name());
         let outcome = answer.outcome();
         Done { answer, outcome }
     };

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod admin;
+pub mod alarms;
 pub mod client;
 pub mod policy;
 pub mod queue;

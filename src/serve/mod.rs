@@ -1,5 +1,6 @@
 //! A running broker: the only place where the rooms meet. Starts them, reloads what changes, stops them.
 
+mod alarms;
 mod auditor;
 mod certificates;
 mod desk;
@@ -42,6 +43,7 @@ use crate::net::listener::{Listener, accept};
 use crate::net::tls::{TlsConfigError, TlsServer};
 use crate::net::worker::Worker;
 use crate::policy_files::load_sources;
+use crate::serve::alarms::AlarmDesk;
 use crate::serve::auditor::{Auditor, Recorder};
 use crate::serve::certificates::{FilesSeen, load_tls};
 use crate::serve::desk::Desk;
@@ -133,6 +135,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     keeper: Option<Keeper>,
     auditor: Option<Auditor>,
+    alarms: AlarmDesk,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -243,9 +246,10 @@ impl Server {
             refused_change: Mutex::default(),
             policy_seen: Mutex::new(Some(Ok(policy_read))),
         });
-        let access = operators::access(&shared, keeper.as_ref(), &workers);
+        let alarms = AlarmDesk::open(&shared.config.state, &shared.broker);
+        let access = operators::access(&shared, keeper.as_ref(), &workers, alarms.clone());
         let (watcher, reloading) = watch(&shared);
-        let mut watching = vec![reloading];
+        let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch()).abort_handle()];
         if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {
             let broker = Arc::clone(&shared.broker);
             let task = operators::accept(Arc::clone(listener), port, broker, access.clone());
@@ -267,6 +271,7 @@ impl Server {
             threads,
             keeper,
             auditor,
+            alarms,
             _watcher: watcher,
         })
     }
@@ -336,6 +341,12 @@ impl Server {
             && tokio::task::spawn_blocking(move || keeper.close()).await.is_err()
         {
             tracing::error!("the store was not closed in order; the next start recovers");
+        }
+        let alarms = self.alarms;
+        if tokio::task::spawn_blocking(move || alarms.write()).await.is_err() {
+            tracing::error!(
+                "what was learned about the traffic was not written; the next start knows an older state"
+            );
         }
         // The last to end: it writes down what all others did.
         if let Some(auditor) = self.auditor

@@ -23,11 +23,17 @@ use crate::net::listener::Listener;
 use crate::net::tls::HandshakeError;
 use crate::net::worker::Worker;
 use crate::serve::Shared;
+use crate::serve::alarms::AlarmDesk;
 use crate::serve::auditor::Recorder;
 use crate::serve::keeper::Keeper;
 
 /// What operators have access to.
-pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worker]) -> Access {
+pub(super) fn access(
+    shared: &Arc<Shared>,
+    keeper: Option<&Keeper>,
+    workers: &[Worker],
+    alarms: AlarmDesk,
+) -> Access {
     let broker = Arc::clone(&shared.broker);
     let clock = broker.clock;
     let status = Arc::clone(shared);
@@ -44,6 +50,7 @@ pub(super) fn access(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[W
             Arc::new(move |verb, who| Box::pin(Arc::clone(&shared).carry_out_revocation(verb, who)))
         },
         policy: policy_orders(shared, keeper, workers),
+        alarms: Arc::new(move |verb, who| alarms.carry_out(verb, &who)),
     }
 }
 

@@ -33,6 +33,8 @@ pub enum AlarmKind {
     Hour,
     /// A value, or a step from one to the next, as there was none before.
     Shape,
+    /// A flow that was never seen.
+    NewFlow,
 }
 
 impl AlarmKind {
@@ -49,6 +51,7 @@ impl AlarmKind {
             Self::Noise => "noise",
             Self::Hour => "hour",
             Self::Shape => "shape",
+            Self::NewFlow => "new-flow",
         }
     }
 }
@@ -138,6 +141,20 @@ impl Finding {
         }
     }
 
+    /// A flow that was never seen before.
+    pub fn new_flow(unix_s: u64) -> Self {
+        Self {
+            kind: AlarmKind::NewFlow,
+            seen: 0.0,
+            expected: (0.0, 0.0),
+            unit: Unit::Plain,
+            over_s: 0,
+            since_unix_s: unix_s,
+            severity: 1.0,
+            detector: "flows seen so far".to_owned(),
+        }
+    }
+
     /// In words; `since` is the time at which it began, as it shall be read.
     pub fn words<'a>(&'a self, since: &'a str) -> impl fmt::Display + 'a {
         Words { finding: self, since }
@@ -180,6 +197,7 @@ impl fmt::Display for Words<'_> {
                     self.since
                 );
             }
+            AlarmKind::NewFlow => return write!(f, "a new flow, first seen {}", self.since),
             AlarmKind::Silence => write!(f, "nothing for {over}")?,
             AlarmKind::Burst | AlarmKind::More | AlarmKind::Fewer => {
                 let scale = Scale::of(*unit, seen.max(high));

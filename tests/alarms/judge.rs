@@ -53,7 +53,7 @@ impl Tally {
             let near = flow
                 .attacks
                 .iter()
-                .find(|a| (a.start..a.end + SETTLING).contains(&alarm));
+                .rfind(|a| (a.start..a.end + SETTLING).contains(&alarm));
             match near {
                 None => self.false_alarms += 1,
                 Some(attack) if alarm < attack.end + LATE => self.within += 1,

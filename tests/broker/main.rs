@@ -8,6 +8,7 @@
     reason = "a test binary has no outside, and its helpers may fail a test and tell why"
 )]
 
+mod alarms;
 mod audit;
 mod authority;
 mod cli;

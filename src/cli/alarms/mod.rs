@@ -1,6 +1,7 @@
-//! `exocom alarms`: what was unusual, in recorded values.
+//! `exocom alarms`: what is unusual in the traffic of a running broker, or was in recorded values.
 
 mod backtest;
+mod live;
 mod series;
 
 use std::io::Write;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// See what the detectors of unusual traffic flag
+/// See what is unusual in the traffic
 #[derive(Debug, Args)]
 pub struct AlarmsArgs {
     #[command(subcommand)]
@@ -17,12 +18,15 @@ pub struct AlarmsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Live(live::LiveCommand),
     Backtest(backtest::BacktestArgs),
 }
 
 /// Does it.
-pub fn run(args: &AlarmsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub fn run(args: &AlarmsArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Live(command) => live::run(command, out, err),
         Command::Backtest(args) => backtest::run(args, out),
     }
 }

@@ -259,6 +259,19 @@ fn text_of(record: &Record) -> String {
             cause,
             attempts,
         } => format!("{seq} {message} for {receiver}: {cause} after {attempts} attempts"),
+        Record::Alarm {
+            id,
+            is_closed,
+            what,
+            text,
+            outcome,
+        } => {
+            let state = if *is_closed { "closed" } else { "opened" };
+            let outcome = outcome
+                .as_ref()
+                .map_or_else(String::new, |outcome| format!(" ({outcome})"));
+            format!("alarm {id} {state}, {what}: {text}{outcome}")
+        }
         Record::Prune { before } => format!("entries before {before} removed, their hashes kept"),
     }
 }

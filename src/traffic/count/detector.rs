@@ -182,9 +182,13 @@ impl CountDetector {
         }
     }
 
-    /// Whether the flow is in an incident.
-    pub fn is_in_incident(&self) -> bool {
-        self.incident.is_on()
+    /// Goes on at a tick after nobody has looked for a while: what came between was not seen, and says nothing.
+    pub fn resume(&mut self, tick: u64) {
+        if self.next > 0 {
+            self.next = tick.max(self.next);
+            self.silent_ticks = 0;
+            self.missing = 0.0;
+        }
     }
 
     /// Messages a tick in the incident under way, on the mean, and since when.

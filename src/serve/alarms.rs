@@ -1,0 +1,198 @@
+//! The task that watches the traffic: once a tick it gives the flows' counts to the desk, tells what became of which
+//! alarm, and now and then writes down what was learned.
+//!
+//! It never holds up a message. What was learned and cannot be read again is given up with a word: it is learned anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use crate::audit::Record;
+use crate::console::alarms::{AlarmAnswer, AlarmVerb};
+use crate::disk::state;
+use crate::limits::{ALARM_MUTE_S_MAX, ALARM_SNAPSHOT_BYTES_MAX, ALARM_SNAPSHOT_S, ALARM_TICK_S};
+use crate::net::broker::Broker;
+use crate::traffic::desk::{Alarm, Desk, Step};
+use crate::traffic::pace::Pace;
+
+/// The file's name in the folder of state.
+const FILE: &str = "alarms";
+/// What it begins with: its format.
+const MAGIC: &[u8; 8] = b"EXOALRM1";
+
+/// A handle to the desk.
+#[derive(Debug, Clone)]
+pub(super) struct AlarmDesk {
+    desk: Arc<Mutex<Desk>>,
+    broker: Arc<Broker>,
+    path: PathBuf,
+}
+
+impl AlarmDesk {
+    /// A desk that goes on where the last stopped, if that can be read.
+    pub(super) fn open(folder: &Path, broker: &Arc<Broker>) -> Self {
+        let path = folder.join(FILE);
+        let pace = Pace::new(ALARM_TICK_S);
+        let tick = pace.tick_at(broker.clock.now_unix_ms() / 1_000);
+        let desk = match read(&path, &pace, tick) {
+            Ok(Some(desk)) => desk,
+            Ok(None) => Desk::new(pace),
+            Err(reason) => {
+                tracing::warn!(
+                    path = %path.display(), reason,
+                    "what was learned about the traffic cannot be read; it is learned anew, and until then there are few alarms"
+                );
+                Desk::new(pace)
+            }
+        };
+        Self {
+            desk: Arc::new(Mutex::new(desk)),
+            broker: Arc::clone(broker),
+            path,
+        }
+    }
+
+    /// Watches until the task is dropped.
+    pub(super) async fn watch(self) {
+        let tick_ms = u64::from(ALARM_TICK_S) * 1_000;
+        let mut written_ms = self.broker.clock.now_unix_ms();
+        loop {
+            let now_ms = self.broker.clock.now_unix_ms();
+            tokio::time::sleep(Duration::from_millis(tick_ms - now_ms % tick_ms)).await;
+            let now_ms = self.broker.clock.now_unix_ms();
+            let this = self.clone();
+            let is_due = now_ms >= written_ms + ALARM_SNAPSHOT_S * 1_000;
+            let work = move || {
+                this.tick((now_ms / tick_ms).saturating_sub(1));
+                if is_due {
+                    this.write();
+                }
+            };
+            if is_due {
+                written_ms = now_ms;
+            }
+            if tokio::task::spawn_blocking(work).await.is_err() {
+                tracing::error!("the alarms' task has failed; the traffic is no longer watched");
+                return;
+            }
+        }
+    }
+
+    /// Writes down what was learned.
+    pub(super) fn write(&self) {
+        let learned = self.desk.lock().learned();
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(crc32fast::hash(&learned).to_le_bytes());
+        bytes.extend(learned);
+        if let Err(error) = state::replace(&self.path, &bytes) {
+            tracing::warn!(path = %self.path.display(), %error, "what was learned about the traffic cannot be written");
+        }
+    }
+
+    /// Carries an order out.
+    pub(super) fn carry_out(&self, verb: AlarmVerb, who: &str) -> AlarmAnswer {
+        let now_unix_s = self.broker.clock.now_unix_ms() / 1_000;
+        let mut desk = self.desk.lock();
+        match verb {
+            AlarmVerb::List { all } => {
+                let (watched, since_unix_s) = desk.watched();
+                let muted = desk
+                    .muted(now_unix_s)
+                    .map(|(stream, until)| (stream.clone(), until));
+                AlarmAnswer::Alarms {
+                    muted: muted.collect(),
+                    alarms: desk
+                        .alarms()
+                        .filter(|alarm| all || alarm.closed_unix_s.is_none())
+                        .cloned()
+                        .collect(),
+                    watched,
+                    since_unix_s,
+                }
+            }
+            AlarmVerb::Show { id } => match desk.alarm(id) {
+                Some(alarm) => AlarmAnswer::Alarm(Box::new(alarm.clone())),
+                None => AlarmAnswer::unknown(id),
+            },
+            AlarmVerb::Ack { id, .. } => match desk.acknowledge(id, who) {
+                true => AlarmAnswer::Done {
+                    what: format!("alarm {id} acknowledged"),
+                },
+                false => AlarmAnswer::unknown(id),
+            },
+            AlarmVerb::Mute { for_s, .. } if for_s > ALARM_MUTE_S_MAX => AlarmAnswer::Refused {
+                reason: format!(
+                    "it may be muted for {} days at the most",
+                    ALARM_MUTE_S_MAX / 86_400
+                ),
+            },
+            AlarmVerb::Mute { id, for_s, .. } => match desk.mute(id, now_unix_s + for_s) {
+                Some(stream) if for_s == 0 => AlarmAnswer::Done {
+                    what: format!("{stream}: no longer muted"),
+                },
+                Some(stream) => AlarmAnswer::Done {
+                    what: format!("{stream}: muted for {for_s} s"),
+                },
+                None => AlarmAnswer::unknown(id),
+            },
+        }
+    }
+
+    fn tick(&self, tick: u64) {
+        let totals = self.broker.flows.totals();
+        let events = {
+            let mut desk = self.desk.lock();
+            desk.handle_tick(tick, totals);
+            desk.poll()
+        };
+        for (step, alarm) in events {
+            self.tell(step, &alarm);
+        }
+    }
+
+    fn tell(&self, step: Step, alarm: &Alarm) {
+        let since = time_of_day(alarm.finding.since_unix_s);
+        let text = format!("{}: {}", alarm.stream, alarm.finding.words(&since));
+        let (id, kind, by) = (alarm.id, alarm.finding.kind.name(), &*alarm.finding.detector);
+        let outcome = alarm.outcome.as_deref();
+        match step {
+            Step::Opened if alarm.is_muted => tracing::info!(id, kind, by, "alarm, muted: {text}"),
+            Step::Opened => tracing::warn!(id, kind, by, "alarm: {text}"),
+            Step::Updated => tracing::debug!(id, kind, "alarm goes on: {text}"),
+            Step::Closed => tracing::info!(id, kind, outcome, "alarm closed: {text}"),
+        }
+        if step != Step::Updated {
+            self.broker.note(|| Record::Alarm {
+                id,
+                is_closed: step == Step::Closed,
+                what: kind.to_owned(),
+                text,
+                outcome: alarm.outcome.clone(),
+            });
+        }
+    }
+}
+
+fn read(path: &Path, pace: &Pace, tick: u64) -> Result<Option<Desk>, String> {
+    let bytes = state::read(path, ALARM_SNAPSHOT_BYTES_MAX).map_err(|error| error.to_string())?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let rest = bytes
+        .strip_prefix(MAGIC)
+        .ok_or("it is of another version, or no such file")?;
+    let (sum, learned) = rest.split_first_chunk().ok_or("it is too short")?;
+    if crc32fast::hash(learned) != u32::from_le_bytes(*sum) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    Desk::restore(pace.clone(), learned, tick).map(Some)
+}
+
+/// `14:03:20`, UTC.
+fn time_of_day(unix_s: u64) -> String {
+    let moment = i64::try_from(unix_s).ok();
+    let moment = moment.and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
+    let time = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH).time();
+    format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
+}

@@ -1,0 +1,490 @@
+//! The desk where alarms are kept: it knows all flows of a broker, gives each to its detectors once a tick, and turns
+//! what they say into alarms that are opened, updated and closed.
+//!
+//! A flow that says nothing costs a comparison a tick. Writes nothing, and knows no clock: a tick is a number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ALARM_STREAMS_MAX, ALARMS_KEPT_MAX};
+use crate::traffic::alarm::{Finding, Unit};
+use crate::traffic::count::{Change, CountDetector, Sensitivity};
+use crate::traffic::flow::{FlowKey, FlowTotals};
+use crate::traffic::metric::{MetricDetector, Tuning};
+use crate::traffic::pace::Pace;
+
+/// A flow is news once the desk has watched for so long, in seconds: a day.
+const NEW_FLOW_S: u64 = 86_400;
+/// A point of a metric is a mean over so long, in seconds.
+const POINT_S: u64 = 300;
+/// A mean of fewer messages is none.
+const POINT_MESSAGES_MIN: u64 = 20;
+/// A response time or a size is worth an alarm if it is so many times what was expected at the most.
+const METRIC_EFFECT: f64 = 1.5;
+/// An alarm of a metric is over after so long without another, in seconds.
+const METRIC_OVER_S: u64 = 1_800;
+
+/// What is counted or measured of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// Messages.
+    Messages,
+    /// Denials of a sender, whatever the name.
+    Denials,
+    /// Messages that a slow receiver lost.
+    Dropped,
+    /// Requests without an answer in time.
+    Unanswered,
+    /// Response times.
+    ResponseTime,
+    /// Sizes of payloads.
+    PayloadSize,
+}
+
+/// One thing that is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stream {
+    /// What of it.
+    pub measure: Measure,
+    /// The sending service.
+    pub sender: Arc<str>,
+    /// The message name; `None`: all.
+    pub message: Option<Arc<str>>,
+    /// The receiving service, where there is one.
+    pub receiver: Option<Arc<str>>,
+}
+
+impl Stream {
+    /// Something of a flow.
+    pub fn of(measure: Measure, key: &FlowKey) -> Self {
+        Self {
+            measure,
+            sender: Arc::clone(&key.sender),
+            message: Some(Arc::clone(&key.message)),
+            receiver: key.receiver.clone(),
+        }
+    }
+
+    fn denials(key: &FlowKey) -> Self {
+        Self {
+            measure: Measure::Denials,
+            sender: Arc::clone(&key.sender),
+            message: None,
+            receiver: None,
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(message) = &self.message else {
+            return write!(f, "denials of {}", self.sender);
+        };
+        write!(f, "{} → {message}", self.sender)?;
+        match self.measure {
+            Measure::Messages | Measure::Denials => Ok(()),
+            Measure::Dropped => f.write_str(", dropped"),
+            Measure::Unanswered => f.write_str(", unanswered"),
+            Measure::ResponseTime => f.write_str(", response time"),
+            Measure::PayloadSize => f.write_str(", payload size"),
+        }
+    }
+}
+
+/// One alarm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Its number.
+    pub id: u64,
+    /// What it is about.
+    pub stream: Stream,
+    /// What was found; while it is open, as it is now.
+    pub finding: Finding,
+    /// When it was raised, in seconds since 1970.
+    pub opened_unix_s: u64,
+    /// When it was over; `None`: it is open.
+    pub closed_unix_s: Option<u64>,
+    /// What became of it.
+    pub outcome: Option<String>,
+    /// Who has taken note of it.
+    pub acknowledged_by: Option<String>,
+    /// Its stream was muted when it was raised: nobody was told.
+    pub is_muted: bool,
+}
+
+/// What happened to an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It was raised.
+    Opened,
+    /// It goes on.
+    Updated,
+    /// It is over.
+    Closed,
+}
+
+/// A detector of counts, and when it must be fed at the latest.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Counted {
+    detector: CountDetector,
+    due: u64,
+    /// The alarm of the incident under way.
+    open: Option<u64>,
+}
+
+/// A detector of means.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Measured {
+    detector: MetricDetector,
+    sum: f64,
+    messages: u64,
+    open: Option<u64>,
+    alarmed_unix_s: u64,
+}
+
+/// What is kept over a restart.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Learned {
+    /// The first tick ever.
+    first_tick: u64,
+    counted: HashMap<Stream, Counted>,
+    measured: HashMap<Stream, Measured>,
+    /// Until when each is muted, in seconds since 1970.
+    muted: BTreeMap<Stream, u64>,
+    alarms: VecDeque<Alarm>,
+    next_id: u64,
+}
+
+/// The desk. Owned by the task that feeds it; operators reach it between two ticks.
+#[derive(Debug)]
+pub struct Desk {
+    pace: Pace,
+    learned: Learned,
+    before: BTreeMap<FlowKey, FlowTotals>,
+    /// Whether the next totals only say where counting starts.
+    is_starting: bool,
+    events: Vec<(Step, u64)>,
+}
+
+impl Desk {
+    /// A desk that knows nothing yet.
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            learned: Learned::default(),
+            before: BTreeMap::new(),
+            is_starting: true,
+            events: Vec::new(),
+        }
+    }
+
+    /// A desk that goes on where another stopped, at a tick; or why that cannot be read.
+    pub fn restore(pace: Pace, learned: &[u8], tick: u64) -> Result<Self, String> {
+        let mut learned: Learned = postcard::from_bytes(learned).map_err(|error| error.to_string())?;
+        let unix_s = pace.unix_s(tick);
+        for counted in learned.counted.values_mut() {
+            counted.detector.resume(tick);
+            counted.due = tick;
+        }
+        for alarm in learned.alarms.iter_mut().filter(|alarm| {
+            let is_event = alarm.closed_unix_s.is_none();
+            is_event && !learned.counted.contains_key(&alarm.stream)
+        }) {
+            alarm.closed_unix_s = Some(unix_s);
+        }
+        Ok(Self {
+            learned,
+            ..Self::new(pace)
+        })
+    }
+
+    /// What has been learned, for [`restore`](Self::restore).
+    pub fn learned(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.learned).expect("what is learned is plain data")
+    }
+
+    /// Takes the totals of all flows at the end of a tick. What happened to which alarm is what [`Self::poll`] says.
+    pub fn handle_tick(&mut self, tick: u64, totals: BTreeMap<FlowKey, FlowTotals>) {
+        if self.learned.first_tick == 0 {
+            self.learned.first_tick = tick;
+        }
+        if std::mem::take(&mut self.is_starting) {
+            self.before = totals;
+            return;
+        }
+        let mut counts: HashMap<Stream, u64> = HashMap::new();
+        for (key, now) in &totals {
+            let before = self.before.get(key).copied().unwrap_or_default();
+            if *now != before {
+                self.compare(key, &before, now, &mut counts);
+            }
+        }
+        self.before = totals;
+        for (stream, &count) in &counts {
+            self.observe(stream, tick, u32::try_from(count).unwrap_or(u32::MAX));
+        }
+        let silent = self.learned.counted.iter();
+        let due = silent.filter(|(stream, counted)| counted.due <= tick && !counts.contains_key(stream));
+        let due: Vec<_> = due.map(|(stream, _)| stream.clone()).collect();
+        for stream in due {
+            self.observe(&stream, tick, 0);
+        }
+        let unix_s = self.pace.unix_s(tick + 1);
+        if unix_s % POINT_S < u64::from(self.pace.tick_s()) {
+            self.end_points(unix_s);
+        }
+        if unix_s % 60 < u64::from(self.pace.tick_s()) {
+            self.update(unix_s);
+        }
+    }
+
+    /// What happened since this was asked the last time.
+    pub fn poll(&mut self) -> Vec<(Step, Alarm)> {
+        let events = std::mem::take(&mut self.events);
+        let alarm = |(step, id)| Some((step, self.alarm(id)?.clone()));
+        events.into_iter().filter_map(alarm).collect()
+    }
+
+    /// All alarms that are kept, the oldest first.
+    pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
+        self.learned.alarms.iter()
+    }
+
+    /// One alarm.
+    pub fn alarm(&self, id: u64) -> Option<&Alarm> {
+        self.learned.alarms.iter().find(|alarm| alarm.id == id)
+    }
+
+    /// Somebody has taken note of an alarm. Whether there is one.
+    pub fn acknowledge(&mut self, id: u64, who: &str) -> bool {
+        let alarm = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id);
+        alarm.is_some_and(|alarm| {
+            alarm.acknowledged_by = Some(who.to_owned());
+            true
+        })
+    }
+
+    /// What an alarm is about raises none that is told until a time. Returns what that is.
+    pub fn mute(&mut self, id: u64, until_unix_s: u64) -> Option<Stream> {
+        let stream = self.alarm(id)?.stream.clone();
+        self.learned.muted.insert(stream.clone(), until_unix_s);
+        Some(stream)
+    }
+
+    /// What is muted, and until when, in seconds since 1970.
+    pub fn muted(&self, unix_s: u64) -> impl Iterator<Item = (&Stream, u64)> {
+        let muted = self.learned.muted.iter().map(|(stream, &until)| (stream, until));
+        muted.filter(move |&(_, until)| until > unix_s)
+    }
+
+    /// How many streams are watched, and since when, in seconds since 1970.
+    pub fn watched(&self) -> (usize, u64) {
+        let streams = self.learned.counted.len() + self.learned.measured.len();
+        (streams, self.pace.unix_s(self.learned.first_tick))
+    }
+
+    /// Sorts out what has changed in a flow.
+    fn compare(
+        &mut self,
+        key: &FlowKey,
+        before: &FlowTotals,
+        now: &FlowTotals,
+        counts: &mut HashMap<Stream, u64>,
+    ) {
+        let more = |of: fn(&FlowTotals) -> u64| of(now).saturating_sub(of(before));
+        let messages = more(|totals| totals.messages);
+        let each = [
+            (Stream::of(Measure::Messages, key), messages),
+            (Stream::denials(key), more(|totals| totals.denied)),
+            (Stream::of(Measure::Dropped, key), more(|totals| totals.dropped)),
+            (
+                Stream::of(Measure::Unanswered, key),
+                more(|totals| totals.unanswered),
+            ),
+        ];
+        for (stream, count) in each.into_iter().filter(|(_, count)| *count > 0) {
+            *counts.entry(stream).or_default() += count;
+        }
+        let responses = more(|totals| totals.responses);
+        let response_ms = more(|totals| totals.response_us_sum) as f64 / 1_000.0;
+        self.gather(Stream::of(Measure::ResponseTime, key), response_ms, responses);
+        let bytes = more(|totals| totals.bytes) as f64;
+        self.gather(Stream::of(Measure::PayloadSize, key), bytes, messages);
+    }
+
+    fn has_room(&self) -> bool {
+        self.learned.counted.len() + self.learned.measured.len() < ALARM_STREAMS_MAX
+    }
+
+    fn gather(&mut self, stream: Stream, sum: f64, messages: u64) {
+        if messages == 0 || (!self.has_room() && !self.learned.measured.contains_key(&stream)) {
+            return;
+        }
+        let measured = self.learned.measured.entry(stream).or_default();
+        measured.sum += sum;
+        measured.messages += messages;
+    }
+
+    fn observe(&mut self, stream: &Stream, tick: u64, count: u32) {
+        if !self.learned.counted.contains_key(stream) {
+            if !self.has_room() {
+                return;
+            }
+            self.meet(stream, tick);
+        }
+        let Some(counted) = self.learned.counted.get_mut(stream) else {
+            return;
+        };
+        let reading = counted
+            .detector
+            .observe(&self.pace, &Sensitivity::default(), tick, count);
+        counted.due = if count > 0 {
+            tick + 1
+        } else {
+            counted.detector.due(&self.pace)
+        };
+        let unix_s = self.pace.unix_s(tick + 1);
+        if let Some(change) = reading.change
+            && let Some(id) = counted.open.take()
+        {
+            self.close(id, unix_s, Some(outcome(change)));
+        }
+        if let Some(onset) = &reading.onset {
+            let finding = Finding::of_count(&self.pace, tick, onset);
+            let id = self.open(stream, finding, unix_s);
+            if let Some(counted) = self.learned.counted.get_mut(stream) {
+                counted.open = Some(id);
+            }
+        }
+    }
+
+    /// The first count of a stream. What is rare, such as a denial, was nought all the time before; a flow of messages
+    /// that was not there is news.
+    fn meet(&mut self, stream: &Stream, tick: u64) {
+        let mut counted = Counted::default();
+        let first_tick = self.learned.first_tick;
+        let unix_s = self.pace.unix_s(tick);
+        let is_news = unix_s.saturating_sub(self.pace.unix_s(first_tick)) >= NEW_FLOW_S;
+        if stream.measure != Measure::Messages {
+            counted
+                .detector
+                .observe(&self.pace, &Sensitivity::default(), first_tick, 0);
+        } else if is_news {
+            let id = self.open(stream, Finding::new_flow(unix_s), unix_s);
+            self.close(id, unix_s, None);
+        }
+        self.learned.counted.insert(stream.clone(), counted);
+    }
+
+    /// Takes the means of the last minutes.
+    fn end_points(&mut self, unix_s: u64) {
+        let tuning = Tuning::default();
+        let mut found = Vec::new();
+        for (stream, measured) in &mut self.learned.measured {
+            let messages = std::mem::take(&mut measured.messages);
+            let sum = std::mem::take(&mut measured.sum);
+            if messages < POINT_MESSAGES_MIN {
+                continue;
+            }
+            let mean = (sum / messages as f64) as f32;
+            let reading = measured.detector.observe(&tuning, unix_s, mean);
+            let unit = if stream.measure == Measure::PayloadSize {
+                Unit::Bytes
+            } else {
+                Unit::Milliseconds
+            };
+            let finding = reading
+                .onset
+                .map(|onset| Finding::of_metric(unit, unix_s, &onset));
+            let is_worse = |finding: &Finding| {
+                let (low, high) = finding.expected;
+                let is_smaller = stream.measure == Measure::PayloadSize && finding.seen * METRIC_EFFECT < low;
+                is_smaller || finding.seen > high * METRIC_EFFECT
+            };
+            if let Some(finding) = finding.filter(is_worse) {
+                measured.alarmed_unix_s = unix_s;
+                if measured.open.is_none() {
+                    found.push((stream.clone(), finding));
+                }
+            }
+        }
+        for (stream, finding) in found {
+            let id = self.open(&stream, finding, unix_s);
+            if let Some(measured) = self.learned.measured.get_mut(&stream) {
+                measured.open = Some(id);
+            }
+        }
+    }
+
+    fn open(&mut self, stream: &Stream, finding: Finding, unix_s: u64) -> u64 {
+        self.learned.next_id += 1;
+        let id = self.learned.next_id;
+        let muted_until = self.learned.muted.get(stream).copied();
+        self.learned.alarms.push_back(Alarm {
+            id,
+            stream: stream.clone(),
+            finding,
+            opened_unix_s: unix_s,
+            closed_unix_s: None,
+            outcome: None,
+            acknowledged_by: None,
+            is_muted: muted_until.is_some_and(|until| until > unix_s),
+        });
+        if self.learned.alarms.len() > ALARMS_KEPT_MAX {
+            self.learned.alarms.pop_front();
+        }
+        self.events.push((Step::Opened, id));
+        id
+    }
+
+    fn close(&mut self, id: u64, unix_s: u64, outcome: Option<&str>) {
+        if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id) {
+            alarm.closed_unix_s = Some(unix_s);
+            alarm.outcome = outcome.map(str::to_owned);
+            if outcome.is_some() {
+                self.events.push((Step::Closed, id));
+            }
+        }
+    }
+
+    /// Once a minute: what open alarms look like now, and which are over.
+    fn update(&mut self, unix_s: u64) {
+        let over = |measured: &&mut Measured| unix_s >= measured.alarmed_unix_s + METRIC_OVER_S;
+        let measured = self.learned.measured.values_mut();
+        let over: Vec<_> = measured
+            .filter(over)
+            .filter_map(|measured| measured.open.take())
+            .collect();
+        for id in over {
+            self.close(id, unix_s, Some("over"));
+        }
+        let tick_s = f64::from(self.pace.tick_s());
+        for counted in self.learned.counted.values() {
+            let (Some(id), Some((seen, since))) = (counted.open, counted.detector.incident_seen()) else {
+                continue;
+            };
+            if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id) {
+                alarm.finding.seen = f64::from(seen) / tick_s;
+                alarm.finding.since_unix_s = self.pace.unix_s(since).min(alarm.finding.since_unix_s);
+                alarm.finding.over_s = unix_s.saturating_sub(alarm.finding.since_unix_s);
+                self.events.push((Step::Updated, id));
+            }
+        }
+    }
+}
+
+fn outcome(change: Change) -> &'static str {
+    match change {
+        Change::Over => "over",
+        Change::OverAndHabitual => "over; it comes so often that it is taken for usual from now on",
+        Change::Rebased => "it has lasted for a day, and is the usual level from now on",
+        Change::Begun => "the flow had hardly spoken before; it is learned anew",
+    }
+}
+
+#[cfg(test)]
+mod tests;

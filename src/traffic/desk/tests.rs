@@ -1,0 +1,129 @@
+//! The desk on made-up totals: which measure raises what, and what is kept.
+
+use super::*;
+
+const DAY: u64 = 8_640;
+/// Some midnight.
+const FIRST: u64 = 2_000 * DAY;
+
+fn key(message: &str) -> FlowKey {
+    FlowKey {
+        sender: "web".into(),
+        message: message.into(),
+        receiver: Some("todos".into()),
+    }
+}
+
+/// A desk that has watched a flow of some 100 messages a tick, answered in 5 ms, for three days; and its totals.
+fn known() -> (Desk, BTreeMap<FlowKey, FlowTotals>) {
+    let mut desk = Desk::new(Pace::new(10));
+    let mut totals = BTreeMap::from([(key("list"), FlowTotals::default())]);
+    for tick in FIRST..FIRST + 3 * DAY {
+        usual(&mut totals, tick, 5_000);
+        desk.handle_tick(tick, totals.clone());
+    }
+    assert_eq!(desk.poll(), []);
+    (desk, totals)
+}
+
+fn usual(totals: &mut BTreeMap<FlowKey, FlowTotals>, tick: u64, response_us: u64) {
+    let messages = 90 + (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 21;
+    let list = totals.entry(key("list")).or_default();
+    list.messages += messages;
+    list.bytes += 100 * messages;
+    list.responses += messages;
+    list.response_us_sum += messages * (response_us + tick % 7 * 100);
+}
+
+/// What is raised in ten minutes of which each tick does something.
+fn raised(change: impl Fn(&mut BTreeMap<FlowKey, FlowTotals>, u64)) -> Vec<String> {
+    let (mut desk, mut totals) = known();
+    let mut raised = Vec::new();
+    for tick in FIRST + 3 * DAY..FIRST + 3 * DAY + 60 {
+        change(&mut totals, tick);
+        desk.handle_tick(tick, totals.clone());
+        let opened = desk.poll().into_iter().filter(|(step, _)| *step == Step::Opened);
+        raised.extend(opened.map(|(_, alarm)| format!("{} {}", alarm.finding.kind.name(), alarm.stream)));
+    }
+    raised
+}
+
+#[test]
+fn each_measure_raises_its_own_alarm() {
+    assert_eq!(raised(|totals, tick| usual(totals, tick, 5_000)), [""; 0]);
+    let burst = raised(|totals, tick| (0..5).for_each(|_| usual(totals, tick, 5_000)));
+    assert_eq!(burst, ["burst web → list"]);
+    let new = raised(|totals, tick| {
+        usual(totals, tick, 5_000);
+        totals.entry(key("purge")).or_default().messages += 1;
+    });
+    assert_eq!(new, ["new-flow web → purge"]);
+    let denied = raised(|totals, tick| {
+        usual(totals, tick, 5_000);
+        totals.entry(key("purge")).or_default().denied += 40;
+    });
+    assert_eq!(denied, ["burst denials of web"]);
+    let slow = raised(|totals, tick| usual(totals, tick, 60_000));
+    let [slow] = &slow[..] else { panic!("{slow:?}") };
+    assert!(slow.ends_with(" web → list, response time"), "{slow}");
+    let silent = raised(|_, _| ());
+    assert_eq!(silent, ["silence web → list"]);
+}
+
+#[test]
+fn a_new_flow_is_no_news_on_the_first_day() {
+    let mut desk = Desk::new(Pace::new(10));
+    for tick in FIRST..FIRST + 100 {
+        let mut totals = BTreeMap::new();
+        usual(&mut totals, tick, 5_000);
+        desk.handle_tick(tick, totals);
+    }
+    assert_eq!(desk.poll(), []);
+    assert!(desk.watched().0 > 0);
+}
+
+#[test]
+fn what_is_muted_is_kept_and_not_told_and_a_restart_changes_nothing() {
+    let (mut desk, mut totals) = known();
+    let mut tick = FIRST + 3 * DAY;
+    let mut burst = |desk: &mut Desk, times: usize| {
+        for _ in 0..360 {
+            (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
+            desk.handle_tick(tick, totals.clone());
+            tick += 1;
+        }
+        let events = desk.poll().into_iter();
+        let opened = events.filter(|(step, _)| *step == Step::Opened);
+        (opened.map(|(_, alarm)| alarm).collect::<Vec<_>>(), tick)
+    };
+    let (first, _) = burst(&mut desk, 5);
+    let [first] = &first[..] else { panic!("{first:?}") };
+    assert!(!first.is_muted && desk.acknowledge(first.id, "alice"));
+    let (none, now) = burst(&mut desk, 1);
+    assert_eq!(none, []);
+    assert!(
+        desk.alarm(first.id)
+            .is_some_and(|alarm| alarm.closed_unix_s.is_some())
+    );
+    assert!(desk.mute(first.id, 10 * now + 86_400).is_some());
+    // Nobody watches for an hour.
+    let mut desk = Desk::restore(Pace::new(10), &desk.learned(), now + 360).unwrap();
+    assert_eq!(desk.alarms().count(), 1);
+    (0..3_000).for_each(|_| usual(&mut totals, 0, 5_000));
+    tick += 360;
+    desk.handle_tick(tick - 1, totals.clone());
+    let mut burst = |desk: &mut Desk, times: usize| {
+        for _ in 0..60 {
+            (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
+            desk.handle_tick(tick, totals.clone());
+            tick += 1;
+        }
+        desk.poll()
+    };
+    assert_eq!(burst(&mut desk, 1), [], "what nobody saw is no silence");
+    let again = burst(&mut desk, 5);
+    assert!(
+        matches!(&again[..], [(Step::Opened, alarm), ..] if alarm.is_muted),
+        "{again:?}"
+    );
+}

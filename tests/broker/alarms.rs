@@ -1,0 +1,165 @@
+//! Alarms on live traffic: a burst through a real broker is one alarm with the right numbers, which operators see,
+//! acknowledge and mute; what was learned is kept over a restart.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use exocom::traffic::desk::Desk;
+use exocom::traffic::flow::{FlowKey, FlowTotals};
+use exocom::traffic::pace::Pace;
+use serde_json::Value;
+
+use crate::support::{Broker, EXOCOM, PATIENCE};
+
+const POLICY: &str = r#"
+version = 1
+trust-domain = "todo.example"
+
+[service.web]
+sends = ["ping"]
+
+[service.todos]
+receives = ["ping"]
+
+[message.ping]
+kind = "event"
+"#;
+
+const TICK_S: u64 = 10;
+/// Messages a second, usually and in the burst.
+const USUAL: u32 = 10;
+const BURST: u32 = 300;
+
+fn unix_ms() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "what was learned ends now")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// What a broker has learned in three days of this flow.
+fn learned() -> Vec<u8> {
+    let now = unix_ms() / 1_000 / TICK_S;
+    let mut desk = Desk::new(Pace::new(TICK_S as u32));
+    let key = FlowKey {
+        sender: "web".into(),
+        message: "ping".into(),
+        receiver: Some("todos".into()),
+    };
+    let mut totals = FlowTotals::default();
+    for tick in now - 3 * 8_640..now {
+        let chance = (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 21;
+        totals.messages += u64::from(USUAL) * TICK_S - 10 + chance;
+        totals.bytes = 4 * totals.messages;
+        desk.handle_tick(tick, BTreeMap::from([(key.clone(), totals)]));
+    }
+    assert_eq!(desk.poll(), [], "nothing is unusual");
+    let learned = desk.learned();
+    let sum = crc32fast::hash(&learned);
+    [b"EXOALRM1".as_slice(), &sum.to_le_bytes(), &learned].concat()
+}
+
+/// `exocom alarms …` of a broker: its output.
+fn alarms(broker: &Broker, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(EXOCOM)
+        .arg("alarms")
+        .args(arguments)
+        .arg("--admin")
+        .arg(broker.path("admin.sock"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn all(broker: &Broker) -> Vec<Value> {
+    let json: Value =
+        serde_json::from_str(&alarms(broker, &["list", "--all", "--json"])).expect("it is JSON");
+    json["alarms"].as_array().expect("a list").clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the alarm has a time limit")]
+async fn a_burst_is_one_alarm_with_the_right_numbers() {
+    let mut broker = Broker::dev(POLICY);
+    assert!(broker.stop());
+    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    let broker = broker.restart();
+    let (web, todos) = (broker.client("web").await, broker.client("todos").await);
+    let _events = todos.subscribe("ping").await.unwrap();
+    todos.flush().await.unwrap();
+
+    // Usual traffic for two whole ticks, then the burst from the beginning of a tick on.
+    let burst_ms = (unix_ms() / 1_000 / TICK_S + 3) * TICK_S * 1_000;
+    let sending = tokio::spawn(async move {
+        let mut interval = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            interval.tick().await;
+            let a_second = if unix_ms() < burst_ms { USUAL } else { BURST };
+            for _ in 0..a_second / 10 {
+                web.publish("ping", "four".into()).await.unwrap();
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(burst_ms - unix_ms())).await;
+    assert_eq!(all(&broker), [] as [Value; 0], "nothing was unusual before");
+    let started = Instant::now();
+    let alarm = loop {
+        if let Some(alarm) = all(&broker).pop() {
+            break alarm;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "no alarm within 30 s; log:\n{}",
+            broker.log()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let finding = &alarm["finding"];
+    assert_eq!(
+        (&alarm["stream"]["sender"], &finding["kind"]),
+        (&"web".into(), &"burst".into())
+    );
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!((150.0..450.0).contains(&number(&finding["seen"])), "{finding}");
+    let (low, high) = (number(&finding["expected"][0]), number(&finding["expected"][1]));
+    let usual = f64::from(USUAL);
+    assert!(
+        low < usual && usual < high && low > 0.5 * usual && high < 2.0 * usual,
+        "{finding}"
+    );
+    let since_ms = finding["since_unix_s"].as_u64().unwrap() * 1_000;
+    assert!(since_ms.abs_diff(burst_ms) <= TICK_S * 1_000, "{finding}");
+    assert!(broker.log().contains("alarm: web → ping: "), "{}", broker.log());
+
+    // Further ticks of the burst are the same incident.
+    tokio::time::sleep(Duration::from_millis(1_500 * TICK_S)).await;
+    assert_eq!(all(&broker).len(), 1, "{}", alarms(&broker, &["list", "--all"]));
+    let id = alarm["id"].to_string();
+    assert!(alarms(&broker, &["ack", &id, "--why", "a test"]).contains("acknowledged"));
+    assert!(alarms(&broker, &["list"]).contains("  acknowledged  burst  web → ping: "));
+    assert!(alarms(&broker, &["mute", &id, "--for", "1h"]).contains("web → ping: muted for 3600 s"));
+    assert!(alarms(&broker, &["show", &id]).contains("counts over "));
+    sending.abort();
+
+    // It is still there after a restart; and what cannot be read is given up with a word.
+    let mut broker = broker.restart();
+    assert_eq!(
+        all(&broker)[0]["acknowledged_by"]
+            .as_str()
+            .map(|who| who.starts_with("uid ")),
+        Some(true)
+    );
+    assert!(broker.stop());
+    let mut bytes = fs::read(broker.path("state/alarms")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(broker.path("state/alarms"), bytes).unwrap();
+    let broker = broker.restart();
+    assert!(broker.log().contains("its checksum is wrong"), "{}", broker.log());
+    assert_eq!(all(&broker), [] as [Value; 0]);
+}
