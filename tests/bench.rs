@@ -87,6 +87,16 @@ fn tracked_messages_are_stored_received_and_acknowledged() {
     );
 }
 
+#[test]
+fn the_floor_is_measured_without_a_broker() {
+    let reports = reports(&["floor", "--seconds", "0.1"]);
+    assert!(
+        reports[0]["latency"]["p50_us"].as_f64().unwrap() > 0.0,
+        "{}",
+        reports[0]
+    );
+}
+
 /// What a server that knows only one sender and one receiver does with each message.
 type Forward = fn(number: u64, message: &[u8], receiver: &mut TcpStream);
 
