@@ -131,7 +131,7 @@ pub const FLOWS_KEPT_MAX: usize = 200_000;
 pub const FLOWS_KEPT_PER_SENDER_MAX: usize = 10_000;
 
 /// Deliveries a turn gathers before it hands them to their receivers: a fan-out must not fill the memory.
-pub const DELIVERIES_PER_BATCH_MAX: usize = 16_384;
+pub const DELIVERIES_PER_BATCH_MAX: usize = 65_536;
 
 /// Inbox subscriptions with a wildcard of one connection: each is tried for each answer. Clients use one. The same
 /// for those to one inbox without: each hears each answer.

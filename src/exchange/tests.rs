@@ -305,7 +305,7 @@ fn a_message_for_more_than_a_batch_reaches_all() {
     let mut town = Town::new(POLICY);
     let mut web = town.connect("web");
     let all: String = (0..256).map(|n| format!("SUB orders.> {n}\r\n")).collect();
-    let mut crowd: Vec<_> = (0..70).map(|_| town.connect("orders")).collect();
+    let mut crowd: Vec<_> = (0..260).map(|_| town.connect("orders")).collect();
     for orders in &mut crowd {
         assert_eq!(town.does(orders, &all), "");
     }
@@ -321,7 +321,7 @@ fn a_message_for_more_than_a_batch_reaches_all() {
         );
     }
     let delivered: u64 = town.flows.totals().values().map(|totals| totals.messages).sum();
-    assert_eq!(delivered, 2 * 70 * 256);
+    assert_eq!(delivered, 2 * 260 * 256);
 }
 
 #[test]
