@@ -178,6 +178,13 @@ pub const POLICY_PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// client, make both ends run in lockstep, and ruin the 99th percentile of response times.
 pub const READ_BYTES_PER_TURN: usize = 16 << 10;
 
+/// The same while the client has sent more than its window: each write to its receivers then carries more, and costs
+/// the system little more.
+pub const READ_BYTES_PER_TURN_MAX: usize = 64 << 10;
+
+/// Bytes that wait to be read from which a turn reads [`READ_BYTES_PER_TURN_MAX`].
+pub const BACKLOG_BYTES: u64 = 32 << 10;
+
 /// Turns that a connection takes before it lets the others of its thread have theirs. Each turn asks the system who
 /// else has something to say, which costs a tenth of the turn.
 pub const TURNS_IN_A_ROW_MAX: u32 = 4;

@@ -13,9 +13,7 @@ pub(super) const ASK: &str = "bench.ask";
 pub(super) const REQUESTER: &str = "bench-requester";
 /// The service that answers.
 pub(super) const RESPONDER: &str = "bench-responder";
-/// The service that does nothing.
-pub(super) const IDLE: &str = "bench-idle";
-/// What it waits for, in vain.
+/// What the services that do nothing wait for, in vain.
 pub(super) const IDLE_NAME: &str = "bench.idle";
 /// Where the requester hears its answers; a number follows.
 pub(super) const INBOX: &str = "_INBOX.bench.";
@@ -35,6 +33,8 @@ pub(super) const DELIVER: &str = "bench.deliver";
 
 /// Services that are away: a queue holds a part of what the store does.
 const KEEPERS: usize = 4;
+/// Services that do nothing: one may not have all the connections of a broker.
+const IDLERS: usize = 4;
 const SENDERS: usize = 4;
 const RECEIVERS: usize = 8;
 
@@ -46,6 +46,11 @@ pub(super) fn sender(index: usize) -> String {
 /// The service of a receiver; where there are more than eight, several are instances of one.
 pub(super) fn receiver(index: usize) -> String {
     format!("bench-sub-{}", index % RECEIVERS)
+}
+
+/// The services that do nothing.
+pub(super) fn idlers() -> impl Iterator<Item = String> {
+    (0..IDLERS).map(|index| format!("bench-idle-{index}"))
 }
 
 /// One of a sender's message names.
@@ -107,7 +112,9 @@ fn parts(names: usize, others: usize) -> Vec<Part> {
         answers: true,
         ..part(RESPONDER.to_owned(), Vec::new(), vec![ASK.to_owned()])
     });
-    parts.push(part(IDLE.to_owned(), Vec::new(), vec![IDLE_NAME.to_owned()]));
+    for service in idlers() {
+        parts.push(part(service, Vec::new(), vec![IDLE_NAME.to_owned()]));
+    }
     let kept = (0..KEEPERS).map(kept_name);
     parts.push(Part {
         asks: true,
@@ -168,6 +175,7 @@ pub fn exocom_policy(names: usize, others: usize, audit: Audited) -> String {
             text.push_str("audit = \"each\"\n");
         }
     }
+    write!(text, "\n[message.\"{IDLE_NAME}\"]\nkind = \"event\"\n").expect("a string takes everything");
     for name in [KEPT_PATTERN, WORK] {
         write!(
             text,
@@ -237,7 +245,10 @@ mod tests {
             text: exocom_policy(3, 5, Audited::Each),
         }];
         let policy = Policy::compile(&sources).expect("a valid policy").policy;
-        assert_eq!(policy.services().count(), SENDERS + RECEIVERS + KEEPERS + 5 + 5);
+        assert_eq!(
+            policy.services().count(),
+            SENDERS + RECEIVERS + KEEPERS + IDLERS + 4 + 5
+        );
     }
 
     #[test]
@@ -245,7 +256,7 @@ mod tests {
         let users = nats_users(2, 1);
         assert_eq!(
             users.matches("user: ").count(),
-            SENDERS + RECEIVERS + KEEPERS + 5 + 1
+            SENDERS + RECEIVERS + KEEPERS + IDLERS + 4 + 1
         );
         assert!(users.contains("allow: [\"bench.p3.n0\", \"bench.p3.n1\"]"));
     }

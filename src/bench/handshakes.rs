@@ -15,7 +15,7 @@ const AT_ONCE: usize = 8;
 pub(super) fn run(target: &Target, options: &Options, progress: &Progress) -> Result<Report, BenchError> {
     let threads = options.threads.max(1);
     let board = Board::new(threads * AT_ONCE);
-    let badge = Badge::read(target, cast::IDLE)?;
+    let badge = Badge::read(target, cast::REQUESTER)?;
     let players = (0..threads)
         .map(|thread| {
             let client = |index: usize| -> Player {

@@ -71,7 +71,7 @@ fn settled_rss_bytes(pid: u32) -> Result<u64, BenchError> {
 /// Connections that are open, subscribed, and silent.
 pub(super) struct Bystanders {
     links: Vec<Link>,
-    badge: Option<Badge>,
+    badges: Vec<Badge>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -87,7 +87,7 @@ impl Bystanders {
             })?;
         let mut gathered = Self {
             links: Vec::new(),
-            badge: None,
+            badges: Vec::new(),
             runtime,
         };
         if count > 0 {
@@ -99,16 +99,20 @@ impl Bystanders {
 
     /// Opens more, until there are so many.
     fn grow(&mut self, target: &Target, count: usize, show: impl Fn(usize)) -> Result<(), BenchError> {
-        let badge = match &self.badge {
-            Some(badge) => badge.clone(),
-            None => self.badge.insert(Badge::read(target, cast::IDLE)?).clone(),
-        };
+        if self.badges.is_empty() {
+            let badges = cast::idlers().map(|service| Badge::read(target, &service));
+            self.badges = badges.collect::<Result<_, _>>()?;
+        }
+        let mut badges = self.badges.iter().cycle();
         let links = &mut self.links;
         LocalSet::new().block_on(&self.runtime, async {
             let mut opening = JoinSet::new();
             while links.len() < count {
                 while opening.len() < AT_ONCE && links.len() + opening.len() < count {
-                    let (target, badge) = (target.clone(), badge.clone());
+                    let Some(badge) = badges.next().cloned() else {
+                        break;
+                    };
+                    let target = target.clone();
                     opening.spawn_local(async move {
                         let mut link = Link::open(&target, &badge).await?;
                         link.subscribe(cast::IDLE_NAME, 1).await?;

@@ -9,6 +9,7 @@ mod cast;
 mod check;
 mod client;
 mod fixture;
+mod floor;
 mod flow;
 mod handshakes;
 mod idle;
@@ -55,6 +56,8 @@ pub enum Scenario {
     P1024,
     /// Tracked messages stored, received and acknowledged, 1,024 in flight
     E1024,
+    /// Requests through a bare TCP relay, without TLS: the least that scenario d1 could take
+    Floor,
 }
 
 impl Scenario {
@@ -86,6 +89,7 @@ impl Scenario {
             Self::P64 => "p64",
             Self::P1024 => "p1024",
             Self::E1024 => "e1024",
+            Self::Floor => "floor",
         }
     }
 }
@@ -183,7 +187,7 @@ pub enum BenchError {
     },
 }
 
-/// Plays one scenario.
+/// Plays one scenario. [`Scenario::Floor`] is played without the target.
 pub fn run(scenario: Scenario, target: &Target, options: &Options) -> Result<Report, BenchError> {
     let progress = Progress::start(scenario);
     let report = match scenario {
@@ -201,6 +205,7 @@ pub fn run(scenario: Scenario, target: &Target, options: &Options) -> Result<Rep
         Scenario::P64 => tracked::run(scenario, 64, false, target, options, &progress),
         Scenario::P1024 => tracked::run(scenario, 1024, false, target, options, &progress),
         Scenario::E1024 => tracked::run(scenario, 1024, true, target, options, &progress),
+        Scenario::Floor => floor::run(options, &progress),
     };
     progress.0.finish_and_clear();
     report

@@ -161,10 +161,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<10}", self.scenario)?;
-        for step in &self.idle {
+        for (place, step) in self.idle.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
             #[expect(clippy::cast_precision_loss, reason = "for the eye")]
             let kib = step.bytes_per_connection as f64 / 1024.0;
-            write!(f, " {kib:.1} KiB each of {} connections", step.connections)?;
+            write!(f, "{comma} {kib:.1} KiB each of {} connections", step.connections)?;
         }
         if !self.idle.is_empty() {
             return Ok(());
@@ -173,7 +174,7 @@ impl fmt::Display for Report {
             "handshakes" => "handshakes/s".to_owned(),
             "p1" | "p64" | "p1024" => format!("stored messages/s of {} bytes", self.payload_bytes),
             "e1024" => format!("acknowledged messages/s of {} bytes", self.payload_bytes),
-            "d1" | "d256" => format!("requests/s of {} bytes", self.payload_bytes),
+            "d1" | "d256" | "floor" => format!("requests/s of {} bytes", self.payload_bytes),
             _ => format!("messages/s of {} bytes", self.payload_bytes),
         };
         write!(f, " {:>9.0} {unit}", self.per_second)?;

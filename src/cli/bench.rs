@@ -68,7 +68,7 @@ pub struct BenchArgs {
     /// The most connections in scenario idle
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     idle_max: usize,
-    /// Threads of the load generator; otherwise two, or one on a single core
+    /// Threads of the load generator; otherwise one for each two cores
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: Option<u32>,
     /// Print JSON, one line a scenario
@@ -110,6 +110,8 @@ enum Which {
     E1024,
     /// All of tracked messages, one after the other
     Tracked,
+    /// Requests through a bare TCP relay, without TLS: the least that d1 could take here
+    Floor,
 }
 
 impl Which {
@@ -128,6 +130,7 @@ impl Which {
             Self::P1024 => vec![Scenario::P1024],
             Self::E1024 => vec![Scenario::E1024],
             Self::Tracked => Scenario::TRACKED.to_vec(),
+            Self::Floor => vec![Scenario::Floor],
         }
     }
 }
@@ -172,7 +175,7 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         names,
         receivers: args.receivers as usize,
         bystanders: args.bystanders,
-        threads: args.threads.map_or(cores.min(2), |threads| threads as usize),
+        threads: args.threads.map_or(cores.div_ceil(2), |threads| threads as usize),
         idle_max: args.idle_max,
         pid: args.pid,
     };

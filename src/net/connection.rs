@@ -18,7 +18,8 @@ use crate::exchange::options::ConnectOptions;
 use crate::exchange::session::{Next, Session};
 use crate::exchange::turn::Turn;
 use crate::limits::{
-    NAME_BYTES_MAX, OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN, TURNS_IN_A_ROW_MAX,
+    BACKLOG_BYTES, NAME_BYTES_MAX, OPERATION_BYTES_PER_S_MIN, OPERATION_MS_MAX, READ_BYTES_PER_TURN,
+    READ_BYTES_PER_TURN_MAX, TURNS_IN_A_ROW_MAX,
 };
 use crate::net::broker::Broker;
 use crate::net::handle::{Handle, Io, order, wait_until_drained};
@@ -71,8 +72,8 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        cipher: vec![0; READ_BYTES_PER_TURN].into(),
-        plain: Vec::with_capacity(READ_BYTES_PER_TURN),
+        cipher: vec![0; READ_BYTES_PER_TURN_MAX].into(),
+        plain: Vec::with_capacity(READ_BYTES_PER_TURN_MAX),
         turn: Turn::default(),
     });
 }
@@ -270,7 +271,13 @@ impl Handle {
         let is_own = !owned.is_empty();
         let buffer = if is_own { &mut owned } else { &mut *plain };
         let bytes_before = buffer.len();
-        let (did, is_eof) = self.read(socket, cipher, buffer)?;
+        let bytes_max = match held.is_streaming && has_backlog(socket) {
+            true => READ_BYTES_PER_TURN_MAX,
+            false => READ_BYTES_PER_TURN,
+        };
+        let cipher = cipher.get_mut(..bytes_max).unwrap_or_default();
+        let (bytes, is_eof) = self.read(socket, cipher, buffer)?;
+        held.is_streaming = bytes >= READ_BYTES_PER_TURN;
         let now_us = broker.clock.now_us();
         if buffer.len() > bytes_before {
             self.last_heard_us.store(now_us, Relaxed);
@@ -329,12 +336,21 @@ impl Handle {
             held.since_us = now_us;
         }
         self.operation_deadline_us.store(held.deadline_us(), Relaxed);
-        if is_eof { Err(Ended::ByClient) } else { Ok(did) }
+        match (is_eof, bytes == bytes_max) {
+            (true, _) => Err(Ended::ByClient),
+            (false, true) => Ok(Did::ReadAll),
+            (false, false) => Ok(Did::Read),
+        }
     }
 
-    /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says also whether that
-    /// was the end.
-    fn read(&self, socket: &TcpStream, cipher: &mut [u8], plain: &mut Vec<u8>) -> Result<(Did, bool), Ended> {
+    /// Reads what the socket has, up to a turn's worth, and appends what it decrypts to. Says how many bytes came, and
+    /// whether that was the end.
+    fn read(
+        &self,
+        socket: &TcpStream,
+        cipher: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(usize, bool), Ended> {
         let (bytes, mut is_eof) = read_once(socket, cipher).map_err(|_| Ended::Lost)?;
         let mut rest = cipher.get(..bytes).unwrap_or_default();
         let mut io = self.io.lock();
@@ -360,12 +376,7 @@ impl Handle {
         if wants_write {
             self.write_on();
         }
-        let did = if bytes == cipher.len() {
-            Did::ReadAll
-        } else {
-            Did::Read
-        };
-        Ok((did, is_eof))
+        Ok((bytes, is_eof))
     }
 
     fn end_with(&self, session: &Session<Self>, turn: &mut Turn<Self>, text: ErrText<'_>) -> Ended {
@@ -436,9 +447,11 @@ enum Did {
     Nothing,
 }
 
-/// A part of an operation, kept until the rest of it comes.
+/// What a connection keeps from one turn to the next: above all a part of an operation, until the rest of it comes.
 #[derive(Debug, Default)]
 struct Held {
+    /// The last turn read as much as a turn reads of most clients.
+    is_streaming: bool,
     bytes: Vec<u8>,
     bytes_wanted: usize,
     /// When its first byte came.
@@ -456,6 +469,11 @@ impl Held {
             .saturating_add(OPERATION_MS_MAX * 1000)
             .saturating_add(transfer_us)
     }
+}
+
+/// Whether so much waits to be read that a client's window will not end in it.
+fn has_backlog(socket: &TcpStream) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes >= BACKLOG_BYTES)
 }
 
 /// Reads once. Says how many bytes came, and whether that was the end.
