@@ -187,13 +187,15 @@ impl<P: Peer> Handover<P> {
                             match self.deliver(mailbox, &mut open, &delivery, buffer, turn, now_us) {
                                 Ok(()) => {
                                     let route = turn.route(&delivery);
-                                    let noted = Noted {
-                                        route,
-                                        target: Some(route.target(delivery.target)),
-                                        message: delivery.message,
-                                        outcome: Outcome::Delivered,
-                                    };
-                                    self.note(&mut each, turn, buffer, &noted, now_us);
+                                    if route.each().is_some() {
+                                        let noted = Noted {
+                                            route,
+                                            target: Some(route.target(delivery.target)),
+                                            message: delivery.message,
+                                            outcome: Outcome::Delivered,
+                                        };
+                                        self.note(&mut each, turn, buffer, &noted, now_us);
+                                    }
                                 }
                                 Err(why) => not_taken.push((delivery, why)),
                             }
@@ -215,6 +217,7 @@ impl<P: Peer> Handover<P> {
     }
 
     /// Notes what became of a message, where its policy asks for that.
+    #[cold]
     fn note(&self, each: &mut EachNotes, turn: &Turn<P>, buffer: &[u8], noted: &Noted<'_, P>, now_us: u64) {
         let Some(name) = noted.route.each() else { return };
         let payload = turn.content(&self.stamp, buffer, noted.message).payload;
