@@ -165,6 +165,12 @@ pub const ACK_WITHIN_MS_MAX: u64 = 86_400_000;
 /// `attempts`, how often one message is tried. Past it a message is poison, and retrying only spreads it.
 pub const ATTEMPTS_MAX: u32 = 1_000;
 
+/// `limits`, the number of messages in one unit of time: more than one connection can send in a second.
+pub const LIMIT_RATE_MAX: u32 = 10_000_000;
+
+/// `limits`, how many messages may come at once.
+pub const LIMIT_BURST_MAX: u32 = 10_000_000;
+
 /// `backoff`, either end, in milliseconds: one day.
 pub const BACKOFF_MS_MAX: u64 = 86_400_000;
 

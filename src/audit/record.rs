@@ -77,7 +77,7 @@ pub enum Record {
         sender: String,
         /// The connection of the last.
         connection: u64,
-        /// `publish`, `subscribe`, `reply` or `reply-to`.
+        /// `publish`, `subscribe`, `reply` or `reply-to`; `over-limit` for what was more than may come.
         action: String,
         /// The name, made printable; `>` for those of a service that tries too many.
         subject: String,

@@ -110,6 +110,8 @@ pub struct FlowStatus {
     pub dropped: u64,
     /// Messages without a receiver.
     pub no_receiver: u64,
+    /// Messages that were more than the policy's limits allow.
+    pub over_limit: u64,
     /// Requests answered.
     pub responses: u64,
     /// The mean response time, in microseconds.
@@ -203,6 +205,7 @@ impl Status {
                 row.denied.to_string(),
                 row.dropped.to_string(),
                 row.no_receiver.to_string(),
+                row.over_limit.to_string(),
                 row.unanswered.to_string(),
                 row.responses.to_string(),
                 format!("{:.1}", row.response_us_mean as f64 / 1000.0),
@@ -218,6 +221,7 @@ impl Status {
             "DENIED",
             "DROPPED",
             "NO RECEIVER",
+            "OVER LIMIT",
             "UNANSWERED",
             "ANSWERED",
             "MEAN MS",

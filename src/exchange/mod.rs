@@ -7,6 +7,7 @@
 pub mod directory;
 mod handover;
 mod inbox;
+mod limiter;
 pub mod mailbox;
 pub mod options;
 pub mod replies;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::delivery::DeliveryTerms;
 use crate::exchange::directory::Directory;
+use crate::exchange::limiter::{self, Buckets, Limiter};
 use crate::exchange::mailbox::{ConnId, Peer, Subscription};
 use crate::exchange::replies::Origin;
 use crate::exchange::share::Allowance;
@@ -33,6 +34,7 @@ pub struct Route<P> {
     tracked: Option<Tracked>,
     /// The message name, where each message is recorded by itself.
     each: Option<Arc<str>>,
+    limiters: Box<[Limiter]>,
 }
 
 /// What a tracked message needs in place of live subscriptions: the services that receive it, there or not.
@@ -97,13 +99,14 @@ struct Group {
 
 impl<P: Peer> Route<P> {
     /// Finds the receivers of a permitted message: every live subscription whose service may receive it under
-    /// the same policy. `seed` spreads senders over the members of a group.
+    /// the same policy. It is counted and limited by what the sender has for that; `seed` spreads senders over the
+    /// members of a group.
     pub fn find(
         name: MessageName,
         permit: Permit,
         policy: &Policy,
         directory: &Directory<P>,
-        flows: &FlowBook,
+        (flows, buckets): (&FlowBook, &Buckets),
         seed: u64,
     ) -> Rc<Self> {
         let nobody = flows.counters(name.as_str(), None);
@@ -114,6 +117,7 @@ impl<P: Peer> Route<P> {
         });
         let each = (permit.terms().audit == Audit::Each).then(|| Arc::from(name.as_str()));
         let mut route = Self {
+            limiters: buckets.limiters(permit.limits()),
             name,
             permit,
             targets: Vec::new(),
@@ -205,6 +209,14 @@ impl<P: Peer> Route<P> {
     /// The message name, where each message is recorded by itself.
     pub const fn each(&self) -> Option<&Arc<str>> {
         self.each.as_ref()
+    }
+
+    /// Whether one more message may come now; if not, the line of the policy that limits it.
+    pub(super) fn admit(&self, now_us: u64) -> Result<(), &Rc<str>> {
+        if self.limiters.is_empty() {
+            return Ok(());
+        }
+        limiter::admit(&self.limiters, now_us)
     }
 
     /// Where messages are counted that reach nobody.

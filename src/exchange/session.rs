@@ -225,6 +225,12 @@ impl<P: Peer> Session<P> {
             route.nobody().count_dropped();
             return turn.refuse(reference, Reason::Overloaded, None);
         }
+        if let Err(rule) = route.admit(now_us) {
+            let rule = Rc::clone(rule);
+            route.nobody().count_over_limit();
+            turn.count_denial("over-limit", message.subject, &rule);
+            return turn.refuse(reference, Reason::Overloaded, Some(rule));
+        }
         let payload_max = route.permit().terms().payload_max;
         if payload_max.is_some_and(|max| message.payload.len() > max) {
             route.count_denied();

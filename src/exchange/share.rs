@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::exchange::limiter::Buckets;
 use crate::limits::{
     CACHED_ROUTES_PER_SERVICE_MAX, LOG_LINES_AT_ONCE, LOG_LINES_PER_S, PENDING_REPLIES_PER_SERVICE_MAX,
     REQUESTS_PER_SERVICE_MAX, SUBSCRIPTION_TOKENS_PER_SERVICE_MAX,
@@ -25,6 +26,8 @@ pub struct Share {
     pub pending_replies: Arc<Allowance>,
     /// Routes, with their receivers, that they keep at hand.
     pub cached_routes: Arc<Allowance>,
+    /// What its messages take from, where the policy limits them.
+    pub buckets: Arc<Buckets>,
     /// Lines about what it was denied.
     pub denial_lines: LineBudget,
     /// Lines about its coming and going.
@@ -41,6 +44,7 @@ impl Default for Share {
             requests: allow(REQUESTS_PER_SERVICE_MAX),
             pending_replies: allow(PENDING_REPLIES_PER_SERVICE_MAX),
             cached_routes: allow(CACHED_ROUTES_PER_SERVICE_MAX),
+            buckets: Arc::default(),
             denial_lines: lines(),
             connection_lines: lines(),
         }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::exchange::directory::RouteVersion;
+use crate::exchange::limiter::Buckets;
 use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::route::Route;
 use crate::exchange::share::{Holding, Share};
@@ -25,6 +26,7 @@ pub struct Ways<P> {
     sender: ConnId,
     identity: Arc<Identity>,
     flows: Arc<FlowBook>,
+    buckets: Arc<Buckets>,
     policy: Arc<Policy>,
     /// `None` before the first look.
     policy_generation: Option<u64>,
@@ -92,6 +94,7 @@ impl<P: Peer> Ways<P> {
             sender,
             identity,
             flows,
+            buckets: Arc::clone(&share.buckets),
             policy: world.policy(),
             policy_generation: None,
             epoch: world.directory.epoch(),
@@ -163,7 +166,7 @@ impl<P: Peer> Ways<P> {
                     permit,
                     &self.policy,
                     &world.directory,
-                    &self.flows,
+                    (&self.flows, &self.buckets),
                     seed,
                 ))
             }

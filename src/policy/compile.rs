@@ -13,6 +13,7 @@ use super::diagnostic::{Diagnostics, Findings, PolicyErrors};
 use super::grants::{GrantTrie, ServiceId};
 use super::lint;
 use super::parse::{self, RawPolicy, RawService};
+use super::rate::{Limit, Scope};
 use super::source::{Rule, Source, Sources, Span, Spanned};
 use super::terms::{Settings, Terms, TermsTable};
 use crate::limits::POLICY_BYTES_MAX;
@@ -52,6 +53,7 @@ pub struct Service {
     pub(super) sends: Vec<Grant>,
     pub(super) receives: Vec<Grant>,
     pub(super) receives_except: Vec<Grant>,
+    pub(super) limit: Option<Limit>,
 }
 
 #[derive(Debug)]
@@ -146,7 +148,14 @@ impl Policy {
             terms: TermsTable::new(raw.messages.iter().map(|message| {
                 let delivery = &message.settings.delivery;
                 let rule = delivery.as_ref().map(|delivery| sources.rule(delivery.span));
-                (&message.pattern.value, message.settings.values(), rule)
+                let limits = &message.settings.limits;
+                let limits_rule = limits.as_ref().map(|limits| sources.rule(limits.span));
+                (
+                    &message.pattern.value,
+                    message.settings.values(),
+                    rule,
+                    limits_rule,
+                )
             })),
             messages: raw
                 .messages
@@ -240,6 +249,11 @@ impl Service {
         &self.receives
     }
 
+    /// How many messages it may send, if that is limited.
+    pub fn limit(&self) -> Option<&Limit> {
+        self.limit.as_ref()
+    }
+
     /// What it may not receive although a pattern of [`Self::receives`] matches.
     pub fn receives_except(&self) -> &[Grant] {
         &self.receives_except
@@ -292,6 +306,11 @@ fn service(raw: &RawService, sources: &Sources) -> Service {
         sends: grants(&raw.sends, sources),
         receives: grants(&raw.receives, sources),
         receives_except: grants(&raw.receives_except, sources),
+        limit: raw.limits.as_ref().map(|limits| Limit {
+            scope: Scope::Service,
+            limits: limits.value,
+            rule: sources.rule(limits.span),
+        }),
     }
 }
 

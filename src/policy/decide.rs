@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::compile::{Operator, Policy, Service};
 use super::grants::ServiceId;
+use super::rate::Limit;
 use super::source::Rule;
 use super::terms::Terms;
 use crate::identity::{Identity, Role};
@@ -49,6 +50,7 @@ impl fmt::Display for Action {
 pub struct Permit {
     rule: Rule,
     terms: Terms,
+    limits: Box<[Limit]>,
 }
 
 impl Permit {
@@ -60,6 +62,11 @@ impl Permit {
     /// How the message travels.
     pub fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// How many such messages may come: all of these count.
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
     }
 }
 
@@ -260,10 +267,14 @@ impl Policy {
             }
         };
         match grant {
-            Some(grant) => Ok(Permit {
-                rule: grant.rule.clone(),
-                terms: self.terms(name),
-            }),
+            Some(grant) => {
+                let of_sender = service.limit.iter().chain(self.terms.limit(name));
+                Ok(Permit {
+                    rule: grant.rule.clone(),
+                    terms: self.terms(name),
+                    limits: of_sender.filter(|_| action == Action::Send).cloned().collect(),
+                })
+            }
             None => Err(Denial::without_rule(DenialReason::NoGrant)),
         }
     }

@@ -3,15 +3,17 @@
 //! Pure: text comes in with its file's name; nothing here reads a file, a clock or a socket. Allow-only: what
 //! no line grants is denied. `docs/policy.md` is the format's reference.
 //!
-//! Text becomes a decision in this order: `source` (text and places), `syntax` (TOML), `parse` (what is said),
+//! Text becomes a decision in this order: `source` (text and places), `syntax` (TOML), `parse` (what is said, from its `leaf`s),
 //! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`.
 
 mod compile;
 mod decide;
 mod diagnostic;
 mod grants;
+mod leaf;
 mod lint;
 mod parse;
+mod rate;
 mod source;
 mod suggest;
 mod syntax;
@@ -28,6 +30,7 @@ pub use decide::{
     Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity, shown};
+pub use rate::{Limit, Limits, Rate, Scope};
 pub use source::{Rule, Source, SourceError};
 pub use suggest::did_you_mean;
 pub use terms::{Audit, Backoff, Delivery, Kind, Terms};

@@ -4,7 +4,6 @@
 //! for `compile` and `lint`.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use toml::Spanned as TomlSpanned;
@@ -12,12 +11,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::decide::Capability;
 use super::diagnostic::{Findings, quote};
+use super::leaf::listed;
+use super::rate::Limits;
 use super::source::{Sources, Span, Spanned};
-use super::suggest::did_you_mean;
 use super::syntax;
 use super::terms::{AUDITS, DELIVERIES, KINDS, RawSettings};
-use super::value::{self, BadValue};
-use crate::limits::{ACK_WITHIN_MS_MAX, ATTEMPTS_MAX, EXPIRES_MS_MAX, REPLY_WITHIN_MS_MAX};
+use super::value;
+use crate::limits::{ACK_WITHIN_MS_MAX, EXPIRES_MS_MAX, REPLY_WITHIN_MS_MAX};
 use crate::wire::name::{NameError, Pattern};
 
 /// What all files of a policy say together.
@@ -36,6 +36,7 @@ pub(super) struct RawService {
     pub(super) sends: Vec<Spanned<Pattern>>,
     pub(super) receives: Vec<Spanned<Pattern>>,
     pub(super) receives_except: Vec<Spanned<Pattern>>,
+    pub(super) limits: Option<Spanned<Limits>>,
 }
 
 #[derive(Debug)]
@@ -51,8 +52,8 @@ pub(super) struct RawOperator {
 }
 
 const TOP_KEYS: [&str; 5] = ["version", "trust-domain", "service", "message", "operator"];
-const SERVICE_KEYS: [&str; 4] = ["zone", "sends", "receives", "receives-except"];
-const MESSAGE_KEYS: [&str; 9] = [
+const SERVICE_KEYS: [&str; 5] = ["zone", "sends", "receives", "receives-except", "limits"];
+const MESSAGE_KEYS: [&str; 10] = [
     "kind",
     "delivery",
     "reply-within",
@@ -62,6 +63,7 @@ const MESSAGE_KEYS: [&str; 9] = [
     "expires",
     "audit",
     "payload-max",
+    "limits",
 ];
 const OPERATOR_KEYS: [&str; 1] = ["may"];
 const VERSION_READ: &str = "1";
@@ -88,12 +90,12 @@ pub(super) fn parse(sources: &Sources, findings: &mut Findings<'_>) -> RawPolicy
     walk.policy
 }
 
-type Key<'t> = TomlSpanned<Cow<'t, str>>;
-type Value<'t> = TomlSpanned<DeValue<'t>>;
+pub(super) type Key<'t> = TomlSpanned<Cow<'t, str>>;
+pub(super) type Value<'t> = TomlSpanned<DeValue<'t>>;
 
-struct Walk<'f, 's> {
-    findings: &'f mut Findings<'s>,
-    file: u32,
+pub(super) struct Walk<'f, 's> {
+    pub(super) findings: &'f mut Findings<'s>,
+    pub(super) file: u32,
     policy: RawPolicy,
     first: Firsts,
 }
@@ -237,6 +239,7 @@ impl Walk<'_, '_> {
             sends: Vec::new(),
             receives: Vec::new(),
             receives_except: Vec::new(),
+            limits: None,
         };
         for (key, value) in table {
             match key.get_ref().as_ref() {
@@ -249,6 +252,7 @@ impl Walk<'_, '_> {
                 "sends" => service.sends = self.patterns("sends", value),
                 "receives" => service.receives = self.patterns("receives", value),
                 "receives-except" => service.receives_except = self.patterns("receives-except", value),
+                "limits" => service.limits = self.limits(value),
                 _ => self.unknown_key(key, "of a service", &SERVICE_KEYS),
             }
         }
@@ -269,6 +273,7 @@ impl Walk<'_, '_> {
                 "expires" => settings.expires = self.duration(value, EXPIRES_MS_MAX),
                 "audit" => settings.audit = self.word(value, "an audit", &AUDITS),
                 "payload-max" => settings.payload_max = self.parsed(value, "write \"64KiB\"", value::size),
+                "limits" => settings.limits = self.limits(value),
                 unquoted if value.get_ref().is_table() => {
                     let span = self.key(key).span;
                     let full = format!("{}.{unquoted}", name.value);
@@ -387,162 +392,11 @@ impl Walk<'_, '_> {
             }
         }
     }
-
-    fn duration(&mut self, value: &Value<'_>, ms_max: u64) -> Option<Spanned<Duration>> {
-        self.parsed(value, "write a string with a unit, such as \"10s\"", |text| {
-            value::duration(text, ms_max)
-        })
-    }
-
-    fn attempts(&mut self, value: &Value<'_>) -> Option<Spanned<u32>> {
-        let span = self.span(value);
-        let DeValue::Integer(number) = value.get_ref() else {
-            self.wrong_type(span, value.get_ref(), "a whole number", "write attempts = 5");
-            return None;
-        };
-        match u32::from_str_radix(number.as_str(), number.radix()) {
-            Ok(value) if (1..=ATTEMPTS_MAX).contains(&value) => Some(Spanned { value, span }),
-            _ => {
-                self.findings
-                    .error(
-                        span,
-                        format_args!("{} attempts are out of range", cut(&number.to_string())),
-                    )
-                    .help(format!("it may be 1 to {ATTEMPTS_MAX}"));
-                None
-            }
-        }
-    }
-
-    fn word<T: Copy>(&mut self, value: &Value<'_>, what: &str, words: &[(&str, T)]) -> Option<Spanned<T>> {
-        let allowed: Vec<_> = words.iter().map(|&(word, _)| word).collect();
-        let help = format!("write one of {}", listed(&allowed));
-        let text = self.text(value, &help)?;
-        if let Some(&(_, value)) = words.iter().find(|(word, _)| *word == &*text.value) {
-            return Some(Spanned {
-                value,
-                span: text.span,
-            });
-        }
-        self.findings
-            .error(text.span, format_args!("{} is not {what}", quote(&text.value)))
-            .help(suggestion(&text.value, &allowed));
-        None
-    }
-
-    fn parsed<T>(
-        &mut self,
-        value: &Value<'_>,
-        help: &str,
-        parse: impl FnOnce(&str) -> Result<T, BadValue>,
-    ) -> Option<Spanned<T>> {
-        let text = self.text(value, help)?;
-        let value = self.check(text.span, parse(&text.value))?;
-        Some(Spanned {
-            value,
-            span: text.span,
-        })
-    }
-
-    fn check<T>(&mut self, span: Span, result: Result<T, BadValue>) -> Option<T> {
-        result
-            .map_err(|bad| self.findings.error(span, bad.message).help(bad.help))
-            .ok()
-    }
-
-    fn text(&mut self, value: &Value<'_>, help: &str) -> Option<Spanned<Box<str>>> {
-        let span = self.span(value);
-        match value.get_ref() {
-            DeValue::String(text) => Some(Spanned {
-                value: text.as_ref().into(),
-                span,
-            }),
-            other => {
-                self.wrong_type(span, other, "text in double quotes", help);
-                None
-            }
-        }
-    }
-
-    fn list<'v, 't>(&mut self, value: &'v Value<'t>, help: &str) -> Vec<&'v Value<'t>> {
-        match value.get_ref() {
-            DeValue::Array(items) => items.iter().collect(),
-            other => {
-                self.wrong_type(self.span(value), other, "a list", help);
-                Vec::new()
-            }
-        }
-    }
-
-    fn table<'v, 't>(&mut self, value: &'v Value<'t>, help: &str) -> Option<&'v DeTable<'t>> {
-        match value.get_ref() {
-            DeValue::Table(table) => Some(table),
-            other => {
-                self.wrong_type(self.span(value), other, "a section", help);
-                None
-            }
-        }
-    }
-
-    fn wrong_type(&mut self, span: Span, found: &DeValue<'_>, expected: &str, help: &str) {
-        let found = match found {
-            DeValue::String(_) => "text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Array(_) => "a list",
-            DeValue::Table(_) => "a section",
-        };
-        self.findings
-            .error(span, format_args!("expected {expected}, found {found}"))
-            .help(help);
-    }
-
-    fn unknown_key(&mut self, key: &Key<'_>, whose: &str, allowed: &[&str]) {
-        let key = self.key(key);
-        self.findings
-            .error(
-                key.span,
-                format_args!("{} is not a key {whose}", quote(key.value)),
-            )
-            .help(suggestion(key.value, allowed));
-    }
-
-    fn key<'k>(&self, key: &'k Key<'_>) -> Spanned<&'k str> {
-        Spanned {
-            value: key.get_ref(),
-            span: syntax::span(self.file, &key.span()),
-        }
-    }
-
-    fn span(&self, value: &Value<'_>) -> Span {
-        syntax::span(self.file, &value.span())
-    }
 }
 
 fn boxed(name: &Spanned<&str>) -> Spanned<Box<str>> {
     Spanned {
         value: name.value.into(),
         span: name.span,
-    }
-}
-
-fn suggestion(word: &str, allowed: &[&str]) -> String {
-    match did_you_mean(word, allowed) {
-        Some(meant) => format!("did you mean \"{meant}\"? allowed: {}", listed(allowed)),
-        None => format!("allowed: {}", listed(allowed)),
-    }
-}
-
-fn listed(words: &[&str]) -> String {
-    words.join(", ")
-}
-
-/// A number as written, not longer than anyone reads.
-fn cut(digits: &str) -> Cow<'_, str> {
-    const DIGITS_SHOWN: usize = 20;
-    match digits.get(..DIGITS_SHOWN) {
-        Some(start) if digits.len() > DIGITS_SHOWN => Cow::Owned(format!("{start}...")),
-        _ => Cow::Borrowed(digits),
     }
 }

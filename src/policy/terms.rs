@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::rate::{Limit, Limits, Scope};
 use super::source::{Rule, Spanned};
 use super::trie::PatternTrie;
 use super::value;
@@ -72,6 +73,8 @@ pub struct Terms {
     pub audit: Audit,
     /// The largest payload, in bytes; the broker's own limit unless set.
     pub payload_max: Option<usize>,
+    /// How many messages a service may send; as many as it likes unless set.
+    pub limits: Option<Limits>,
 }
 
 impl Default for Terms {
@@ -89,13 +92,14 @@ impl Default for Terms {
             expires: Duration::from_secs(24 * 60 * 60),
             audit: Audit::Flow,
             payload_max: None,
+            limits: None,
         }
     }
 }
 
 impl Terms {
     /// Every key of `[message]` with its value, both as they are written in a policy; none for a `payload-max` that
-    /// is the broker's own.
+    /// is the broker's own, and for limits that there are not.
     pub fn written(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
         let all = Settings {
             kind: Some(self.kind),
@@ -107,6 +111,7 @@ impl Terms {
             expires: Some(self.expires),
             audit: Some(self.audit),
             payload_max: self.payload_max,
+            limits: self.limits,
         };
         all.written().into_iter()
     }
@@ -124,6 +129,7 @@ pub(super) struct RawSettings {
     pub(super) expires: Option<Spanned<Duration>>,
     pub(super) audit: Option<Spanned<Audit>>,
     pub(super) payload_max: Option<Spanned<usize>>,
+    pub(super) limits: Option<Spanned<Limits>>,
 }
 
 impl RawSettings {
@@ -142,6 +148,7 @@ impl RawSettings {
             expires: value(&self.expires),
             audit: value(&self.audit),
             payload_max: value(&self.payload_max),
+            limits: value(&self.limits),
         }
     }
 }
@@ -158,6 +165,7 @@ pub(super) struct Settings {
     expires: Option<Duration>,
     audit: Option<Audit>,
     payload_max: Option<usize>,
+    limits: Option<Limits>,
 }
 
 impl Settings {
@@ -172,10 +180,11 @@ impl Settings {
         self.expires = self.expires.or(wider.expires);
         self.audit = self.audit.or(wider.audit);
         self.payload_max = self.payload_max.or(wider.payload_max);
+        self.limits = self.limits.or(wider.limits);
     }
 
     /// Every key with its value as it is written, where it is set.
-    pub(super) fn written(&self) -> [(&'static str, Option<String>); 9] {
+    pub(super) fn written(&self) -> [(&'static str, Option<String>); 10] {
         let time = |time: Duration| value::show_ms(time.as_millis() as u64);
         [
             ("kind", self.kind.map(|kind| word(&KINDS, kind))),
@@ -194,6 +203,7 @@ impl Settings {
             ("expires", self.expires.map(time)),
             ("audit", self.audit.map(|audit| word(&AUDITS, audit))),
             ("payload-max", self.payload_max.map(value::show_size)),
+            ("limits", self.limits.map(|limits| limits.to_string())),
         ]
     }
 
@@ -210,6 +220,7 @@ impl Settings {
             expires: self.expires.unwrap_or(default.expires),
             audit: self.audit.unwrap_or(default.audit),
             payload_max: self.payload_max.or(default.payload_max),
+            limits: self.limits.or(default.limits),
         }
     }
 }
@@ -236,20 +247,49 @@ fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
 pub(super) struct TermsTable {
     trie: PatternTrie<Settings>,
     durable: Vec<(Pattern, Rule)>,
+    limits: Vec<Limit>,
+    /// Their places, by pattern.
+    limited: PatternTrie<usize>,
 }
 
 impl TermsTable {
-    /// Of each pattern's settings and, where it asks for at-least-once, the line that does.
-    pub(super) fn new<'a>(messages: impl Iterator<Item = (&'a Pattern, Settings, Option<Rule>)>) -> Self {
-        let mut trie = PatternTrie::new();
-        let mut durable = Vec::new();
-        for (pattern, settings, delivery_rule) in messages {
-            *trie.slot(pattern, |_| {}) = Some(settings);
+    /// Of each pattern's settings and, where they ask for at-least-once and set limits, the lines that do.
+    pub(super) fn new<'a>(
+        messages: impl Iterator<Item = (&'a Pattern, Settings, Option<Rule>, Option<Rule>)>,
+    ) -> Self {
+        let mut table = Self {
+            trie: PatternTrie::new(),
+            durable: Vec::new(),
+            limits: Vec::new(),
+            limited: PatternTrie::new(),
+        };
+        for (pattern, settings, delivery_rule, limits_rule) in messages {
+            *table.trie.slot(pattern, |_| {}) = Some(settings);
             if let (Some(Delivery::AtLeastOnce), Some(rule)) = (settings.delivery, delivery_rule) {
-                durable.push((pattern.clone(), rule));
+                table.durable.push((pattern.clone(), rule));
+            }
+            if let (Some(limits), Some(rule)) = (settings.limits, limits_rule) {
+                *table.limited.slot(pattern, |_| {}) = Some(table.limits.len());
+                table.limits.push(Limit {
+                    scope: Scope::Message(pattern.clone()),
+                    limits,
+                    rule,
+                });
             }
         }
-        Self { trie, durable }
+        table
+    }
+
+    /// The limits of one message: those of the most specific pattern that sets some.
+    pub(super) fn limit(&self, name: &MessageName) -> Option<&Limit> {
+        if self.limits.is_empty() {
+            return None;
+        }
+        let first = &mut |place: &usize| ControlFlow::Break(*place);
+        match self.limited.visit_matching(name.as_str(), &|_| true, first) {
+            ControlFlow::Break(place) => self.limits.get(place),
+            ControlFlow::Continue(()) => None,
+        }
     }
 
     /// The terms of one message: the trie meets the patterns that match in the order of their specificity.

@@ -19,7 +19,7 @@ pub(super) struct BadValue {
 }
 
 impl BadValue {
-    fn new(message: impl fmt::Display, help: impl fmt::Display) -> Self {
+    pub(super) fn new(message: impl fmt::Display, help: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
             help: help.to_string(),

@@ -85,6 +85,17 @@ pub enum Change {
         /// The line that says so, in the policy that does.
         rule: Rule,
     },
+    /// The messages of a service are limited in another way.
+    Limits {
+        /// Change.
+        effect: Effect,
+        /// The service.
+        service: Arc<str>,
+        /// Its limits in the old policy; none for as many as it likes.
+        old: Option<String>,
+        /// Its limits in the new policy.
+        new: Option<String>,
+    },
     /// Messages travel in another way.
     Terms {
         /// Change.
@@ -130,6 +141,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Result<Diff, TooIntricate> {
             messages(Effect::Gain, &name, action, has.beyond(&had)?, &mut changes);
             messages(Effect::Loss, &name, action, had.beyond(&has)?, &mut changes);
         }
+        limits(&name, before, after, &mut changes);
     }
     operators(old, new, &mut changes);
     changes.extend(travel::changes(old, new)?);
@@ -159,6 +171,7 @@ impl Change {
             | Self::Connect { effect, .. }
             | Self::Message { effect, .. }
             | Self::Operator { effect, .. }
+            | Self::Limits { effect, .. }
             | Self::Terms { effect, .. } => *effect,
         }
     }
@@ -224,6 +237,23 @@ fn messages(
         example: part.example,
         rule: part.rule.clone(),
     }));
+}
+
+/// Of a service that both list: with another, what it may send comes or goes whole.
+fn limits(name: &Arc<str>, before: Option<&Service>, after: Option<&Service>, changes: &mut Vec<Change>) {
+    let (Some(before), Some(after)) = (before, after) else {
+        return;
+    };
+    let written = |service: &Service| service.limit().map(|limit| limit.limits.to_string());
+    let (old, new) = (written(before), written(after));
+    if old != new {
+        changes.push(Change::Limits {
+            effect: Effect::Change,
+            service: Arc::clone(name),
+            old,
+            new,
+        });
+    }
 }
 
 fn operators(old: &Policy, new: &Policy, changes: &mut Vec<Change>) {

@@ -43,6 +43,8 @@ struct Service {
     receives: Option<Vec<Pattern>>,
     /// What is taken away from `receives`.
     receives_except: Option<Vec<Pattern>>,
+    /// How many messages all its instances may send together. Without: as many as they like.
+    limits: Option<Limits>,
 }
 
 /// How messages travel.
@@ -71,6 +73,21 @@ struct Message {
     /// The largest payload, such as "64KiB". Without: the broker's own limit.
     #[schemars(regex(pattern = r"^[0-9]+(B|KiB|MiB)$"))]
     payload_max: Option<String>,
+    /// How many of them each service may send, all names of this table together. Without: as many as it likes.
+    limits: Option<Limits>,
+}
+
+/// How many messages may come; what is more is refused as overloaded.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct Limits {
+    /// Messages in a unit of time (s, m, h or d), such as "500/s".
+    #[schemars(regex(pattern = r"^[0-9]+/(s|m|h|d)$"))]
+    rate: String,
+    /// How many may come at once. Without: as many as in a second at that rate.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    burst: Option<u32>,
 }
 
 /// An operator: what is not listed, they may not.

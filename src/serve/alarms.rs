@@ -21,7 +21,7 @@ use crate::traffic::pace::Pace;
 /// The file's name in the folder of state.
 const FILE: &str = "alarms";
 /// What it begins with: its format.
-const MAGIC: &[u8; 8] = b"EXOALRM1";
+const MAGIC: &[u8; 8] = b"EXOALRM2";
 
 /// A handle to the desk.
 #[derive(Debug, Clone)]

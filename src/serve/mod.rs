@@ -412,6 +412,7 @@ impl Shared {
             denied: totals.denied,
             dropped: totals.dropped,
             no_receiver: totals.no_receiver,
+            over_limit: totals.over_limit,
             responses: totals.responses,
             response_us_mean: totals.response_us_sum.checked_div(totals.responses).unwrap_or(0),
             response_us_max: totals.response_us_max,

@@ -35,6 +35,8 @@ pub enum AlarmKind {
     Shape,
     /// A flow that was never seen.
     NewFlow,
+    /// More than the policy's limits allow.
+    OverLimit,
 }
 
 impl AlarmKind {
@@ -52,6 +54,7 @@ impl AlarmKind {
             Self::Hour => "hour",
             Self::Shape => "shape",
             Self::NewFlow => "new-flow",
+            Self::OverLimit => "over-limit",
         }
     }
 }
@@ -155,6 +158,20 @@ impl Finding {
         }
     }
 
+    /// So many messages of a service that were refused, since they were more than the policy allows.
+    pub fn over_limit(refused: u64, unix_s: u64) -> Self {
+        Self {
+            kind: AlarmKind::OverLimit,
+            seen: refused as f64,
+            expected: (0.0, 0.0),
+            unit: Unit::Plain,
+            over_s: 0,
+            since_unix_s: unix_s,
+            severity: 1.0,
+            detector: "the policy's limits".to_owned(),
+        }
+    }
+
     /// In words; `since` is the time at which it began, as it shall be read.
     pub fn words<'a>(&'a self, since: &'a str) -> impl fmt::Display + 'a {
         Words { finding: self, since }
@@ -198,6 +215,9 @@ impl fmt::Display for Words<'_> {
                 );
             }
             AlarmKind::NewFlow => return write!(f, "a new flow, first seen {}", self.since),
+            AlarmKind::OverLimit => {
+                return write!(f, "{seen:.0} messages refused, since {}", self.since);
+            }
             AlarmKind::Silence => write!(f, "nothing for {over}")?,
             AlarmKind::Burst | AlarmKind::More | AlarmKind::Fewer => {
                 let scale = Scale::of(*unit, seen.max(high));

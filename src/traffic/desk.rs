@@ -24,6 +24,8 @@ const POINT_S: u64 = 300;
 const POINT_MESSAGES_MIN: u64 = 20;
 /// A response time or a size is worth an alarm if it is so many times what was expected at the most.
 const METRIC_EFFECT: f64 = 1.5;
+/// An alarm of a limit is over after so long within it, in seconds.
+const LIMIT_OVER_S: u64 = 300;
 /// An alarm of a metric is over after so long without another, in seconds.
 const METRIC_OVER_S: u64 = 1_800;
 
@@ -43,6 +45,8 @@ pub enum Measure {
     ResponseTime,
     /// Sizes of payloads.
     PayloadSize,
+    /// Messages that were more than the policy's limits allow.
+    OverLimit,
 }
 
 /// One thing that is watched.
@@ -91,6 +95,7 @@ impl fmt::Display for Stream {
             Measure::Unanswered => f.write_str(", unanswered"),
             Measure::ResponseTime => f.write_str(", response time"),
             Measure::PayloadSize => f.write_str(", payload size"),
+            Measure::OverLimit => f.write_str(", over its limit"),
         }
     }
 }
@@ -146,6 +151,14 @@ struct Measured {
     alarmed_unix_s: u64,
 }
 
+/// A sender that is past its limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Limited {
+    open: u64,
+    /// When it last was.
+    unix_s: u64,
+}
+
 /// What is kept over a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Learned {
@@ -153,6 +166,7 @@ struct Learned {
     first_tick: u64,
     counted: HashMap<Stream, Counted>,
     measured: HashMap<Stream, Measured>,
+    limited: BTreeMap<Stream, Limited>,
     /// Until when each is muted, in seconds since 1970.
     muted: BTreeMap<Stream, u64>,
     alarms: VecDeque<Alarm>,
@@ -191,8 +205,9 @@ impl Desk {
             counted.due = tick;
         }
         for alarm in learned.alarms.iter_mut().filter(|alarm| {
-            let is_event = alarm.closed_unix_s.is_none();
-            is_event && !learned.counted.contains_key(&alarm.stream)
+            let is_known =
+                learned.counted.contains_key(&alarm.stream) || learned.limited.contains_key(&alarm.stream);
+            alarm.closed_unix_s.is_none() && !is_known
         }) {
             alarm.closed_unix_s = Some(unix_s);
         }
@@ -212,6 +227,7 @@ impl Desk {
         if self.learned.first_tick == 0 {
             self.learned.first_tick = tick;
         }
+        self.hold_to_limits(self.pace.unix_s(tick), &totals);
         if std::mem::take(&mut self.is_starting) {
             self.before = totals;
             return;
@@ -317,7 +333,13 @@ impl Desk {
     }
 
     fn has_room(&self) -> bool {
-        self.learned.counted.len() + self.learned.measured.len() < ALARM_STREAMS_MAX
+        let Learned {
+            counted,
+            measured,
+            limited,
+            ..
+        } = &self.learned;
+        counted.len() + measured.len() + limited.len() < ALARM_STREAMS_MAX
     }
 
     fn gather(&mut self, stream: Stream, sum: f64, messages: u64) {
@@ -358,6 +380,29 @@ impl Desk {
             let id = self.open(stream, finding, unix_s);
             if let Some(counted) = self.learned.counted.get_mut(stream) {
                 counted.open = Some(id);
+            }
+        }
+    }
+
+    /// Raises an alarm for each sender that was past its limits, or adds to the one there is. Nothing is to be learned
+    /// for that.
+    fn hold_to_limits(&mut self, unix_s: u64, totals: &BTreeMap<FlowKey, FlowTotals>) {
+        for (key, now) in totals.iter().filter(|(_, now)| now.over_limit > 0) {
+            let before = self.before.get(key).map_or(0, |before| before.over_limit);
+            let refused = now.over_limit.saturating_sub(before);
+            let stream = Stream::of(Measure::OverLimit, key);
+            if refused == 0 {
+                continue;
+            }
+            if let Some(limited) = self.learned.limited.get_mut(&stream) {
+                limited.unix_s = unix_s;
+                let open = limited.open;
+                if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == open) {
+                    alarm.finding.seen += refused as f64;
+                }
+            } else if self.has_room() {
+                let open = self.open(&stream, Finding::over_limit(refused, unix_s), unix_s);
+                self.learned.limited.insert(stream, Limited { open, unix_s });
             }
         }
     }
@@ -453,6 +498,15 @@ impl Desk {
 
     /// Once a minute: what open alarms look like now, and which are over.
     fn update(&mut self, unix_s: u64) {
+        let within = |limited: &Limited| unix_s >= limited.unix_s + LIMIT_OVER_S;
+        let ended: Vec<_> = self
+            .learned
+            .limited
+            .extract_if(.., |_, limited| within(limited))
+            .collect();
+        for (_, limited) in ended {
+            self.close(limited.open, unix_s, Some("it keeps to its limits again"));
+        }
         let over = |measured: &&mut Measured| unix_s >= measured.alarmed_unix_s + METRIC_OVER_S;
         let measured = self.learned.measured.values_mut();
         let over: Vec<_> = measured

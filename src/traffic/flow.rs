@@ -36,6 +36,7 @@ pub struct FlowCounters {
     denied: AtomicU64,
     dropped: AtomicU64,
     no_receiver: AtomicU64,
+    over_limit: AtomicU64,
     responses: AtomicU64,
     response_us_sum: AtomicU64,
     response_us_max: AtomicU64,
@@ -65,6 +66,11 @@ impl FlowCounters {
         add_alone(&self.no_receiver, 1);
     }
 
+    /// Counts a message that was one more than the policy's limits allow.
+    pub fn count_over_limit(&self) {
+        add_alone(&self.over_limit, 1);
+    }
+
     /// Counts an answer and how long it took. Any thread may call it.
     pub fn count_response(&self, response_us: u64) {
         self.responses.fetch_add(1, Relaxed);
@@ -91,7 +97,8 @@ impl FlowCounters {
             messages: self.messages.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             denied: self.denied.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
+            // Recorded as one: each is a message that nobody got for want of room.
+            dropped: self.dropped.load(Relaxed) + self.over_limit.load(Relaxed),
             no_receiver: self.no_receiver.load(Relaxed),
         }
     }
@@ -104,6 +111,7 @@ impl FlowCounters {
             denied: self.denied.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             no_receiver: self.no_receiver.load(Relaxed),
+            over_limit: self.over_limit.load(Relaxed),
             responses: self.responses.load(Relaxed),
             response_us_sum: self.response_us_sum.load(Relaxed),
             response_us_max: self.response_us_max.load(Relaxed),
@@ -131,6 +139,8 @@ pub struct FlowTotals {
     pub dropped: u64,
     /// Messages that nobody was there to receive.
     pub no_receiver: u64,
+    /// Messages that were more than the policy's limits allow.
+    pub over_limit: u64,
     /// Requests answered.
     pub responses: u64,
     /// The sum of the response times, in microseconds.
@@ -151,6 +161,7 @@ impl FlowTotals {
         self.denied += other.denied;
         self.dropped += other.dropped;
         self.no_receiver += other.no_receiver;
+        self.over_limit += other.over_limit;
         self.responses += other.responses;
         self.response_us_sum += other.response_us_sum;
         self.response_us_max = self.response_us_max.max(other.response_us_max);

@@ -289,7 +289,8 @@ pub enum Reason {
     ReceiverLost,
     /// No answer within the message's reply-within.
     Expired,
-    /// A bound was reached: the receiver's outbox or its pending replies are full, or the store.
+    /// A bound was reached: the receiver's outbox or its pending replies are full, or the store; or the sender is past
+    /// the policy's limits.
     Overloaded,
     /// The command was given up after all its attempts, and is kept for an operator.
     DeadLetter,
@@ -314,7 +315,7 @@ impl Reason {
 pub struct Refusal<'a> {
     /// Why.
     pub reason: Reason,
-    /// The policy's line, for a denial.
+    /// The policy's line, for a denial, and where it limits the sender.
     pub rule: Option<&'a str>,
     /// The version of the policy that decided.
     pub policy: &'a str,

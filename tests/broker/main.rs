@@ -22,6 +22,7 @@ mod forged_headers;
 mod hostile;
 mod identity;
 mod late_replies;
+mod limits;
 mod live;
 mod nats_server;
 mod operators;

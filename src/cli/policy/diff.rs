@@ -187,6 +187,15 @@ fn line(change: &Change) -> (String, String) {
                 names(pattern.as_str(), *whole, example.as_str())
             ),
         ),
+        Change::Limits {
+            service, old, new, ..
+        } => {
+            let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+            (
+                format!("service {service}"),
+                format!("limits {} -> {}", value(old), value(new)),
+            )
+        }
         Change::Operator {
             operator, may, rule, ..
         } => (format!("operator {operator}"), format!("may {may}  ({rule})")),
@@ -199,8 +208,12 @@ fn line(change: &Change) -> (String, String) {
             new,
             ..
         } => {
-            let value =
-                |value: &Option<String>| value.clone().unwrap_or_else(|| "the broker's own".to_owned());
+            let unset = if *key == "limits" {
+                "none"
+            } else {
+                "the broker's own"
+            };
+            let value = |value: &Option<String>| value.clone().unwrap_or_else(|| unset.to_owned());
             (
                 "messages".to_owned(),
                 format!(

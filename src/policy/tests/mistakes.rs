@@ -43,6 +43,13 @@ fn in_values() {
         "[message.a]\npayload-max = \"1GiB\"",
         "[message.a]\npayload-max = \"100MiB\"",
         "[operator.alice]\nmay = [\"veiw\"]",
+        "[service.web]\nlimits = \"500/s\"",
+        "[service.web]\nlimits = {}",
+        "[service.web]\nlimits = {rate = \"500\"}",
+        "[service.web]\nlimits = {rate = \"0/s\"}",
+        "[message.a]\nlimits = {rate = \"5/s\", burst = 0}",
+        "[message.a]\nlimits = {rate = \"5/s\", bursts = 5}",
+        "[message.a]\nlimits = {rate = 5, burst = 5}",
     ]));
 }
 

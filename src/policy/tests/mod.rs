@@ -257,6 +257,7 @@ reply-within = "4s"
             expires: Duration::from_secs(86_400),
             audit: Audit::Flow,
             payload_max: None,
+            limits: None,
         };
         assert_eq!(terms, expected);
     }
@@ -275,6 +276,7 @@ backoff = "2s..3m"
 expires = "7d"
 audit = "each"
 payload-max = "512B"
+limits = {rate = "5/m", burst = 7}
 "#,
         );
         let expected = Terms {
@@ -290,8 +292,12 @@ payload-max = "512B"
             expires: Duration::from_secs(7 * 86_400),
             audit: Audit::Each,
             payload_max: Some(512),
+            limits: policy.terms(&name("x")).limits,
         };
-        assert_eq!(policy.terms(&name("x")), expected);
+        let terms = policy.terms(&name("x"));
+        assert_eq!(terms, expected);
+        let limits = terms.limits.map(|limits| limits.to_string());
+        assert_eq!(limits.as_deref(), Some(r#"{rate = "5/m", burst = 7}"#));
         let durable: Vec<_> = policy
             .requires_durable_delivery()
             .map(|(pattern, rule)| (pattern.as_str(), rule.to_string()))

@@ -139,6 +139,11 @@ fn any_policy(dice: &mut Dice) -> Policy {
         }
         text.push_str(&format!("[service.{service}]\n"));
         text.push_str(dice.pick::<&str>(&["", "zone = \"x\"\n", "zone = \"y\"\n"]));
+        text.push_str(dice.pick::<&str>(&[
+            "",
+            "limits = {rate = \"1/s\"}\n",
+            "limits = {rate = \"1/s\", burst = 2}\n",
+        ]));
         for (key, count_max) in [("sends", 3), ("receives", 3), ("receives-except", 2)] {
             let mut patterns = dice.patterns(count_max);
             patterns.sort();
@@ -317,6 +322,19 @@ fn check_change(change: &Change, old: &Policy, new: &Policy, seed: u64) {
             };
             assert_eq!(
                 (value(old), value(new)),
+                (told_old.clone(), told_new.clone()),
+                "seed {seed}: {change:?}"
+            );
+        }
+        Change::Limits {
+            service,
+            old: told_old,
+            new: told_new,
+            ..
+        } => {
+            let written = |policy: &Policy| Some(policy.service(service)?.limit()?.limits.to_string());
+            assert_eq!(
+                (written(old), written(new)),
                 (told_old.clone(), told_new.clone()),
                 "seed {seed}: {change:?}"
             );

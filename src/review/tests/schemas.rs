@@ -114,7 +114,8 @@ fn the_schema_and_the_parser_take_the_same() {
         false,
     );
     let every_key = "kind = \"event\"\ndelivery = \"at-least-once\"\nreply-within = \"1ms\"\nack-within = \"1s\"\n\
-                     attempts = 1000\nbackoff = \"1s..1m\"\nexpires = \"30d\"\naudit = \"each\"\npayload-max = \"64KiB\"";
+                     attempts = 1000\nbackoff = \"1s..1m\"\nexpires = \"30d\"\naudit = \"each\"\npayload-max = \"64KiB\"\n\
+                     limits = {rate = \"5/s\", burst = 10000000}";
     check(&format!("[message.\"a.*\"]\n{every_key}"), true);
     for wrong in [
         "kind = \"events\"",
@@ -128,6 +129,11 @@ fn the_schema_and_the_parser_take_the_same() {
         "expires = \"1w\"",
         "audit = \"all\"",
         "payload-max = \"64KB\"",
+        "limits = \"5/s\"",
+        "limits = {burst = 5}",
+        "limits = {rate = \"5\"}",
+        "limits = {rate = \"5/s\", burst = 0}",
+        "limits = {rate = \"5/s\", per = \"web\"}",
     ] {
         check(&format!("[message.\"a.*\"]\n{wrong}"), false);
     }
@@ -179,6 +185,7 @@ fn the_schema_has_the_keys_of_the_parser_and_no_other() {
         ("Service", "[service.web]"),
         ("Message", "[message.a]"),
         ("Operator", "[operator.al]"),
+        ("Limits", "[service.web.limits]"),
     ] {
         assert_eq!(
             keys(&root["definitions"][definition]),
