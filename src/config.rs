@@ -4,6 +4,8 @@
 //! file. An error names line and column, and says what to write instead.
 
 mod audit;
+mod outside;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,12 +18,13 @@ use toml::Spanned;
 
 use crate::limits::{
     CERT_LIFE_DAYS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX, LAME_DUCK_MS,
-    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, QUEUE_MESSAGES_MAX, STORE_BYTES_MAX,
-    STORE_MESSAGES_MAX, THREADS_MAX,
+    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
 };
 use crate::policy::shown;
 
-pub use audit::{AuditConfig, OnFailure};
+pub use audit::{AuditConfig, OnFailure, WitnessConfig};
+pub use outside::WebhookConfig;
+pub use store::StoreConfig;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -48,45 +51,12 @@ pub struct Config {
     pub store: Option<StoreConfig>,
     /// The audit log, if one is kept.
     pub audit: Option<AuditConfig>,
+    /// Whom alarms are told, besides the log and the audit log.
+    pub webhook: Option<WebhookConfig>,
+    /// The files of the root certificates that vouch for servers which the broker calls; `None`: the system's.
+    pub https_roots: Option<Vec<PathBuf>>,
     /// The bounds that may be set.
     pub limits: LimitsConfig,
-}
-
-/// The store of tracked messages.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// The folder of its files.
-    pub folder: PathBuf,
-    /// The bytes of the messages that it holds at the most.
-    pub bytes: usize,
-    /// The messages that it holds at the most.
-    pub messages: usize,
-    /// The messages that wait for one service at the most.
-    pub queue_messages: usize,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawStore {
-    folder: PathBuf,
-    #[serde(default = "default_store_bytes")]
-    bytes: usize,
-    #[serde(default = "default_store_messages")]
-    messages: usize,
-    #[serde(default = "default_queue_messages")]
-    queue_messages: usize,
-}
-
-const fn default_store_bytes() -> usize {
-    STORE_BYTES_MAX
-}
-
-const fn default_store_messages() -> usize {
-    STORE_MESSAGES_MAX
-}
-
-const fn default_queue_messages() -> usize {
-    QUEUE_MESSAGES_MAX
 }
 
 /// One zone's port.
@@ -163,8 +133,11 @@ struct RawConfig {
     admin: Option<RawAdmin>,
     #[serde(default)]
     listener: BTreeMap<String, RawListener>,
-    store: Option<Spanned<RawStore>>,
+    store: Option<Spanned<store::RawStore>>,
     audit: Option<audit::RawAudit>,
+    alarms: Option<outside::RawAlarms>,
+    #[serde(default)]
+    https: outside::RawHttps,
     #[serde(default)]
     limits: Option<Spanned<LimitsConfig>>,
 }
@@ -261,30 +234,18 @@ impl Config {
             .admin
             .map(|raw| admin(raw, &listeners, folder, &problem))
             .transpose()?;
-        let store = match raw.store {
-            Some(raw) => {
-                let (span, store) = (raw.span(), raw.into_inner());
-                if store.bytes == 0 || store.messages == 0 || store.queue_messages == 0 {
-                    let help = "leave it out for the default";
-                    return Err(problem(
-                        span,
-                        "a store that holds nothing would refuse everything",
-                        help,
-                    ));
-                }
-                Some(StoreConfig {
-                    folder: folder.join(store.folder),
-                    bytes: store.bytes,
-                    messages: store.messages,
-                    queue_messages: store.queue_messages,
-                })
-            }
-            None => None,
-        };
+        let store = raw
+            .store
+            .map(|raw| store::store(raw, folder, &problem))
+            .transpose()?;
         let audit = raw
             .audit
             .map(|raw| audit::audit(raw, folder, &problem))
             .transpose()?;
+        let webhook = match raw.alarms {
+            Some(alarms) => outside::webhook(alarms, folder, &problem)?,
+            None => None,
+        };
         let limits = match raw.limits {
             Some(limits) => {
                 check_limits(limits.get_ref())
@@ -305,6 +266,8 @@ impl Config {
             listeners,
             store,
             audit,
+            webhook,
+            https_roots: raw.https.roots(folder),
             limits,
         })
     }

@@ -424,3 +424,17 @@ pub const ALARM_SNAPSHOT_BYTES_MAX: u64 = 512 << 20;
 
 /// How long an alarm's stream may be muted, in seconds: a month.
 pub const ALARM_MUTE_S_MAX: u64 = 31 * 86_400;
+
+/// A call of a server outside, from its name's look-up to its answer, in milliseconds. The broker's end waits as long.
+pub const HTTPS_CALL_MS_MAX: u64 = 5_000;
+
+/// Before a server outside that did not take something is tried again, in milliseconds: at first, then doubled up to this.
+pub const OUTSIDE_BACKOFF_MS: u64 = 1_000;
+/// See [`OUTSIDE_BACKOFF_MS`].
+pub const OUTSIDE_BACKOFF_MS_MAX: u64 = 60_000;
+
+/// What is still told at the broker's end to somebody outside, of what waits.
+pub const OUTSIDE_LAST_MAX: usize = 16;
+
+/// Events of alarms that wait for the webhook. Past it the oldest are given up, and counted.
+pub const WEBHOOK_EVENTS_MAX: usize = 1_000;

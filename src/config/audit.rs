@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::ConfigError;
+use crate::config::outside::https_url;
 use crate::limits::{AUDIT_INTERVAL_MS, AUDIT_INTERVAL_S_MAX, AUDIT_KEEP_BYTES_MIN};
 
 /// The audit log.
@@ -26,8 +27,17 @@ pub struct AuditConfig {
     pub keep_ms: Option<u64>,
     /// How many bytes of entries stay; `None`: all.
     pub keep_bytes: Option<u64>,
-    /// Files to which each checkpoint is appended.
-    pub witnesses: Vec<PathBuf>,
+    /// Who hears of each checkpoint.
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// Somebody who hears of checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WitnessConfig {
+    /// A file, to which they are appended.
+    File(PathBuf),
+    /// A server, to which the newest is posted.
+    Https(String),
 }
 
 /// What happens to messages while the audit log cannot be written. Policy and operators' orders are refused anyway.
@@ -51,7 +61,7 @@ pub(super) struct RawAudit {
     keep_days: Option<Spanned<u64>>,
     keep_bytes: Option<Spanned<u64>>,
     #[serde(default)]
-    witnesses: Vec<PathBuf>,
+    witnesses: Vec<Spanned<String>>,
 }
 
 const fn stop() -> OnFailure {
@@ -76,6 +86,13 @@ pub(super) fn audit(
     check(&raw.keep_days, 1, 36_500, "the days to keep are out of range")?;
     let too_few = "an audit log that keeps next to nothing shows nothing";
     check(&raw.keep_bytes, AUDIT_KEEP_BYTES_MIN, i64::MAX as u64, too_few)?;
+    let witness = |witness: &Spanned<String>| {
+        if witness.get_ref().contains("://") {
+            return https_url(witness, problem).map(WitnessConfig::Https);
+        }
+        Ok(WitnessConfig::File(folder.join(witness.get_ref())))
+    };
+    let witnesses = raw.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
     let audit_folder = folder.join(raw.folder);
     Ok(AuditConfig {
         key: raw
@@ -88,10 +105,6 @@ pub(super) fn audit(
         on_failure: raw.on_failure,
         keep_ms: raw.keep_days.map(|days| days.into_inner() * 86_400_000),
         keep_bytes: raw.keep_bytes.map(Spanned::into_inner),
-        witnesses: raw
-            .witnesses
-            .into_iter()
-            .map(|witness| folder.join(witness))
-            .collect(),
+        witnesses,
     })
 }

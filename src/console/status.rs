@@ -19,6 +19,10 @@ pub struct Status {
     pub soonest_expiry: Option<ExpiryStatus>,
     /// Why the latest change of certificates, roots or revocation lists was not taken, if it was not.
     pub refused_certificates: Option<String>,
+    /// The audit log, where one is kept.
+    pub audit: Option<AuditStatus>,
+    /// The server that hears of alarms, where there is one.
+    pub webhook: Option<HearingStatus>,
     /// How many entries the list of what is revoked has.
     pub revoked: usize,
     /// The ports.
@@ -42,6 +46,34 @@ pub struct PolicyStatus {
     pub services: usize,
     /// Why the latest change was not taken, if it was not.
     pub refused_change: Option<String>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// Its folder.
+    pub folder: String,
+    /// Its entries that are on disk and signed.
+    pub entries: u64,
+    /// When it was signed last, in milliseconds since 1970.
+    pub signed_unix_ms: u64,
+    /// Since when it cannot be written, in milliseconds since 1970; `None`: it can.
+    pub failing_since_unix_ms: Option<u64>,
+    /// Who hears of its checkpoints.
+    pub witnesses: Vec<HearingStatus>,
+}
+
+/// How it goes with somebody outside who is told things.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HearingStatus {
+    /// A path, or an address.
+    pub name: String,
+    /// Why the last was not heard; `None`: it was.
+    pub error: Option<String>,
+    /// How many things wait to be told.
+    pub waiting: usize,
+    /// How many were given up.
+    pub lost: u64,
 }
 
 /// When something expires.
@@ -166,6 +198,28 @@ impl Status {
                 "         changed certificates were refused, those before them stay:\n{error}"
             )?;
         }
+        if let Some(audit) = &self.audit {
+            writeln!(
+                out,
+                "audit    {} entries in {}, the last signed {}",
+                audit.entries,
+                audit.folder,
+                rfc3339((audit.signed_unix_ms / 1_000).cast_signed())
+            )?;
+            if let Some(since) = audit.failing_since_unix_ms {
+                let since = rfc3339((since / 1_000).cast_signed());
+                writeln!(
+                    out,
+                    "         it cannot be written since {since}; see the broker's log"
+                )?;
+            }
+            for witness in &audit.witnesses {
+                write_hearing(out, "witness", witness)?;
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            write_hearing(out, "webhook", webhook)?;
+        }
         if self.revoked > 0 {
             writeln!(out, "revoked  {}, see `exocom certs revoked`", self.revoked)?;
         }
@@ -228,6 +282,22 @@ impl Status {
             "MAX MS",
         ];
         table(out, "messages so far", &head, flows.collect())
+    }
+}
+
+fn write_hearing(out: &mut String, what: &str, hearing: &HearingStatus) -> std::fmt::Result {
+    let HearingStatus {
+        name,
+        error,
+        waiting,
+        lost,
+    } = hearing;
+    match error {
+        None => writeln!(out, "{what}  {name}"),
+        Some(error) => writeln!(
+            out,
+            "{what}  {name}: hears nothing, {waiting} waiting, {lost} given up: {error}"
+        ),
     }
 }
 

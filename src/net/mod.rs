@@ -8,6 +8,7 @@ pub mod broker;
 pub mod clock;
 pub mod connection;
 pub mod handle;
+pub mod https;
 pub mod listener;
 pub mod tls;
 mod usher;

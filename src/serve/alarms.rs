@@ -15,6 +15,7 @@ use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::disk::state;
 use crate::limits::{ALARM_MUTE_S_MAX, ALARM_SNAPSHOT_BYTES_MAX, ALARM_SNAPSHOT_S, ALARM_TICK_S};
 use crate::net::broker::Broker;
+use crate::serve::webhook::Webhook;
 use crate::traffic::desk::{Alarm, Desk, Step};
 use crate::traffic::pace::Pace;
 
@@ -29,11 +30,12 @@ pub(super) struct AlarmDesk {
     desk: Arc<Mutex<Desk>>,
     broker: Arc<Broker>,
     path: PathBuf,
+    webhook: Option<Arc<Webhook>>,
 }
 
 impl AlarmDesk {
     /// A desk that goes on where the last stopped, if that can be read.
-    pub(super) fn open(folder: &Path, broker: &Arc<Broker>) -> Self {
+    pub(super) fn open(folder: &Path, broker: &Arc<Broker>, webhook: Option<Arc<Webhook>>) -> Self {
         let path = folder.join(FILE);
         let pace = Pace::new(ALARM_TICK_S);
         let tick = pace.tick_at(broker.clock.now_unix_ms() / 1_000);
@@ -52,6 +54,7 @@ impl AlarmDesk {
             desk: Arc::new(Mutex::new(desk)),
             broker: Arc::clone(broker),
             path,
+            webhook,
         }
     }
 
@@ -81,8 +84,15 @@ impl AlarmDesk {
         }
     }
 
-    /// Writes down what was learned.
-    pub(super) fn write(&self) {
+    /// Writes down what was learned, and tells the webhook what it has not heard yet.
+    pub(super) fn close(&self) {
+        self.write();
+        if let Some(webhook) = &self.webhook {
+            webhook.close();
+        }
+    }
+
+    fn write(&self) {
         let learned = self.desk.lock().learned();
         let mut bytes = MAGIC.to_vec();
         bytes.extend(crc32fast::hash(&learned).to_le_bytes());
@@ -163,6 +173,10 @@ impl AlarmDesk {
             Step::Opened => tracing::warn!(id, kind, by, "alarm: {text}"),
             Step::Updated => tracing::debug!(id, kind, "alarm goes on: {text}"),
             Step::Closed => tracing::info!(id, kind, outcome, "alarm closed: {text}"),
+        }
+        if let Some(webhook) = &self.webhook {
+            let unix_s = self.broker.clock.now_unix_ms() / 1_000;
+            webhook.tell(step, alarm, &text, unix_s);
         }
         if step != Step::Updated {
             self.broker.note(|| Record::Alarm {

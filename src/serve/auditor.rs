@@ -23,9 +23,11 @@ use crate::audit::tile::CHECKPOINT;
 use crate::audit::{Entry, Record};
 use crate::config::{AuditConfig, OnFailure};
 use crate::console::action::{self, Asked, Told, Who};
+use crate::console::status::AuditStatus;
 use crate::disk::audit::{AuditLog, LogError, Tree};
 use crate::limits::{AUDIT_PENDING_BYTES_MAX, AUDIT_PRUNE_EVERY_MS, AUDIT_ROUND_MS};
 use crate::net::broker::Broker;
+use crate::net::https::Https;
 use crate::serve::ServeError;
 use crate::serve::witness::Witnesses;
 
@@ -48,6 +50,8 @@ pub(super) struct Recorder {
     broker: Arc<Broker>,
     intake: Arc<Intake>,
     orders: Orders,
+    state: Arc<Mutex<AuditStatus>>,
+    witnesses: Arc<Witnesses>,
 }
 
 /// What waits to be written down; `None` once nobody will.
@@ -61,7 +65,12 @@ impl std::fmt::Debug for Recorder {
 
 impl Auditor {
     /// Opens the log, and returns after it says on disk that the broker starts.
-    pub(super) fn start(config: &AuditConfig, name: &str, broker: &Arc<Broker>) -> Result<Self, ServeError> {
+    pub(super) fn start(
+        config: &AuditConfig,
+        name: &str,
+        broker: &Arc<Broker>,
+        https: Option<&Https>,
+    ) -> Result<Self, ServeError> {
         let failed = |error: String| ServeError::Audit {
             folder: config.folder.display().to_string(),
             error,
@@ -88,6 +97,11 @@ impl Auditor {
         tracing::info!(folder = %config.folder.display(), entries = opened.size, log = public, "audit log opened");
         broker.flows.record();
         let intake = broker.audit.clone().unwrap_or_default();
+        let witnesses = Arc::new(Witnesses::start(&config.witnesses, https).map_err(ServeError::Thread)?);
+        let state = Arc::new(Mutex::new(AuditStatus {
+            folder: config.folder.display().to_string(),
+            ..AuditStatus::default()
+        }));
         let mut work = Work {
             log,
             intake: Arc::clone(&intake),
@@ -100,7 +114,8 @@ impl Auditor {
             keep_ms: config.keep_ms,
             keep_bytes: config.keep_bytes,
             prune_at_ms: now_unix_ms,
-            witnesses: Witnesses::new(config.witnesses.clone()),
+            witnesses: Arc::clone(&witnesses),
+            state: Arc::clone(&state),
             failure: None,
             last_unix_ms: now_unix_ms,
         };
@@ -112,8 +127,14 @@ impl Auditor {
                 policy: policy.version().to_owned(),
             },
         });
-        work.log.commit().map_err(|error| failed(error.to_string()))?;
+        let committed = work.log.commit().map_err(|error| failed(error.to_string()))?;
+        if let Some(note) = committed {
+            work.witnesses.tell(note);
+        }
+        work.say_state();
         let recorder = Recorder {
+            state,
+            witnesses,
             broker: Arc::clone(broker),
             intake,
             orders: Arc::clone(&work.orders),
@@ -148,6 +169,14 @@ impl Recorder {
         self.orders.lock().as_mut().ok_or_else(closed)?.push(order);
         self.intake.wake();
         outcome.recv().unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// How it goes with the log.
+    pub(super) fn status(&self) -> AuditStatus {
+        AuditStatus {
+            witnesses: self.witnesses.hearing(),
+            ..self.state.lock().clone()
+        }
     }
 
     /// Records the actions of operators.
@@ -213,7 +242,8 @@ struct Work {
     keep_ms: Option<u64>,
     keep_bytes: Option<u64>,
     prune_at_ms: u64,
-    witnesses: Witnesses,
+    witnesses: Arc<Witnesses>,
+    state: Arc<Mutex<AuditStatus>>,
     failure: Option<Failure>,
     /// The time of the last entry.
     last_unix_ms: u64,
@@ -262,6 +292,7 @@ impl Work {
             return false;
         }
         self.failure = None;
+        self.say_state();
         self.broker.world.set_halted(false);
         tracing::warn!("the audit log can be written again; it tells of the gap");
         let gap = Gap {
@@ -389,7 +420,10 @@ impl Work {
     fn commit(&mut self) -> bool {
         let after_unix_ms = self.last_unix_ms;
         match self.log.commit() {
-            Ok(Some(note)) => self.witnesses.tell(note),
+            Ok(Some(note)) => {
+                self.witnesses.tell(note);
+                self.say_state();
+            }
             Ok(None) => {}
             Err(error) => {
                 self.fail(&error, after_unix_ms);
@@ -399,11 +433,20 @@ impl Work {
         true
     }
 
+    /// Lets operators see how it goes.
+    fn say_state(&self) {
+        let mut state = self.state.lock();
+        state.entries = self.log.size();
+        state.signed_unix_ms = self.broker.clock.now_unix_ms();
+        state.failing_since_unix_ms = self.failure.as_ref().map(|failure| failure.after_unix_ms);
+    }
+
     fn fail(&mut self, error: &LogError, after_unix_ms: u64) {
         if self.failure.is_some() {
             return;
         }
         self.failure = Some(Failure { after_unix_ms });
+        self.state.lock().failing_since_unix_ms = Some(after_unix_ms);
         match self.on_failure {
             OnFailure::Stop => {
                 self.broker.world.set_halted(true);

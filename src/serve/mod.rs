@@ -4,13 +4,16 @@ mod alarms;
 mod auditor;
 mod certificates;
 mod desk;
+mod error;
 mod keeper;
 mod operate;
 mod operators;
+mod outside;
 mod policy;
 mod post;
 mod revoked;
 mod watch;
+mod webhook;
 mod witness;
 
 use std::net::SocketAddr;
@@ -25,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
-use crate::console::admin::{AdminError, AdminSocket};
+use crate::console::admin::AdminSocket;
 use crate::console::status::{
     ConnectionStatus, ExpiryStatus, FlowStatus, ListenerStatus, PolicyStatus, Status,
 };
@@ -40,7 +43,7 @@ use crate::limits::{
 use crate::net::broker::{Broker, Settings};
 use crate::net::clock::Clock;
 use crate::net::listener::{Listener, accept};
-use crate::net::tls::{TlsConfigError, TlsServer};
+use crate::net::tls::TlsServer;
 use crate::net::worker::Worker;
 use crate::policy_files::load_sources;
 use crate::serve::alarms::AlarmDesk;
@@ -51,8 +54,10 @@ use crate::serve::keeper::Keeper;
 use crate::serve::policy::{Reload, compile_policy, digest, log_warnings};
 use crate::serve::revoked::RevokedList;
 use crate::serve::watch::watch;
+use crate::serve::webhook::Webhook;
 use crate::traffic::flow::FlowTotals;
 
+pub use crate::serve::error::ServeError;
 pub use crate::serve::policy::{PolicyLoadError, load_policy};
 
 /// Open files that are no connections: logs, listeners, the runtimes' own.
@@ -60,69 +65,6 @@ const FILES_RESERVED: usize = 64;
 
 /// Connections waiting to be accepted by one listener.
 const BACKLOG: u32 = 1024;
-
-/// Why the broker does not start. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The policy cannot be used.
-    #[error(transparent)]
-    Policy(#[from] PolicyLoadError),
-    /// A certificate, key or root cannot be used.
-    #[error("[{section}] {error}")]
-    Tls {
-        /// The listener's section of the configuration.
-        section: String,
-        /// What is wrong.
-        error: TlsConfigError,
-    },
-    /// A port cannot be opened.
-    #[error("[{section}] cannot listen on {address}: {error}{}", remedy(.error))]
-    Bind {
-        /// The listener's section of the configuration.
-        section: String,
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The admin socket cannot be opened.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// The store cannot be used.
-    #[error("[store] {folder}: {error}")]
-    Store {
-        /// Its folder.
-        folder: String,
-        /// What is wrong.
-        error: String,
-    },
-    /// What is revoked cannot be read.
-    #[error("{0}")]
-    Revoked(String),
-    /// The audit log cannot be used.
-    #[error("[audit] {folder}: {error}")]
-    Audit {
-        /// Its folder.
-        folder: String,
-        /// What is wrong.
-        error: String,
-    },
-    /// The system gives no thread, timer or randomness.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
-    /// The system gives no randomness.
-    #[error("the system gives no random bytes")]
-    Random,
-}
-
-fn remedy(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or set another address",
-        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
-        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        _ => "",
-    }
-}
 
 /// A running broker.
 #[derive(Debug)]
@@ -152,6 +94,7 @@ struct Shared {
     files_seen: FilesSeen,
     /// Where what is about to change is written down first.
     recorder: Option<Recorder>,
+    webhook: Option<Arc<Webhook>>,
     refused_change: Mutex<Option<String>>,
     /// What the policy's files held when they were last read, or why they could not be.
     policy_seen: Mutex<Option<Result<Vec<u8>, String>>>,
@@ -200,9 +143,21 @@ impl Server {
             settings(&config),
             server_id()?,
         );
+        let https = outside::https(&config)?;
         let auditor = match &config.audit {
-            Some(audit) => Some(Auditor::start(audit, &config.name, &broker)?),
+            Some(audit) => Some(Auditor::start(audit, &config.name, &broker, https.as_ref())?),
             None => None,
+        };
+        let webhook = match (&config.webhook, https) {
+            (Some(webhook), Some(https)) => {
+                let started = Webhook::start(webhook, https, &broker, &config.name);
+                let failed = |error| ServeError::Outside {
+                    section: "alarms",
+                    error,
+                };
+                Some(Arc::new(started.map_err(failed)?))
+            }
+            _ => None,
         };
         let keeper = match (store, intake) {
             (Some(store), Some(intake)) => {
@@ -243,10 +198,11 @@ impl Server {
             desk,
             files_seen: FilesSeen::default(),
             recorder: auditor.as_ref().map(Auditor::recorder),
+            webhook,
             refused_change: Mutex::default(),
             policy_seen: Mutex::new(Some(Ok(policy_read))),
         });
-        let alarms = AlarmDesk::open(&shared.config.state, &shared.broker);
+        let alarms = AlarmDesk::open(&shared.config.state, &shared.broker, shared.webhook.clone());
         let access = operators::access(&shared, keeper.as_ref(), &workers, alarms.clone());
         let (watcher, reloading) = watch(&shared);
         let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch()).abort_handle()];
@@ -343,7 +299,7 @@ impl Server {
             tracing::error!("the store was not closed in order; the next start recovers");
         }
         let alarms = self.alarms;
-        if tokio::task::spawn_blocking(move || alarms.write()).await.is_err() {
+        if tokio::task::spawn_blocking(move || alarms.close()).await.is_err() {
             tracing::error!(
                 "what was learned about the traffic was not written; the next start knows an older state"
             );
@@ -423,6 +379,8 @@ impl Shared {
             name: self.config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: now_us / 1_000_000,
+            audit: self.recorder.as_ref().map(Recorder::status),
+            webhook: self.webhook.as_ref().map(|webhook| webhook.hearing()),
             policy: PolicyStatus {
                 path: self.config.policy.display().to_string(),
                 version: policy.version().to_owned(),

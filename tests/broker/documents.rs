@@ -253,7 +253,14 @@ fn every_key_of_the_configuration_is_documented() {
         .text;
     Config::parse(Path::new("exocom.toml"), example).unwrap_or_else(|error| panic!("{error}"));
 
-    let source = read("src/config.rs") + &read("src/config/audit.rs");
+    let source: String = [
+        "src/config.rs",
+        "src/config/audit.rs",
+        "src/config/outside.rs",
+        "src/config/store.rs",
+    ]
+    .map(read)
+    .concat();
     let mut known = BTreeSet::new();
     for name in [
         "struct RawConfig",
@@ -262,6 +269,8 @@ fn every_key_of_the_configuration_is_documented() {
         "struct RawListener",
         "struct RawStore",
         "struct RawAudit",
+        "struct RawAlarms",
+        "struct RawHttps",
         "pub struct LimitsConfig",
         "    Bound",
     ] {

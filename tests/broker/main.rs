@@ -27,6 +27,7 @@ mod live;
 mod nats_server;
 mod operators;
 mod oracle;
+mod outside;
 mod pages;
 #[cfg(target_os = "linux")]
 mod partitions;

@@ -59,11 +59,15 @@ impl Broker {
     /// `exocom serve` with a configuration, `policy.toml` beside it, and certificates under `certs/` that
     /// `exocom dev` made for the same policy. Listeners should ask for port 0: see [`Broker::addresses`].
     pub fn serve(policy: &str, config: &str) -> Self {
-        let mut broker = Self::dev(policy);
-        broker.stop();
-        fs::write(broker.path("serve.toml"), config).expect("the folder takes a file");
-        let folder = Arc::clone(&broker.folder);
-        drop(broker);
+        Self::dev(policy).then_serve(config)
+    }
+
+    /// Goes on as `exocom serve` in the same folder, with a configuration.
+    pub fn then_serve(mut self, config: &str) -> Self {
+        self.stop();
+        fs::write(self.path("serve.toml"), config).expect("the folder takes a file");
+        let folder = Arc::clone(&self.folder);
+        drop(self);
         Self::run(folder, Start::Serve, "", Environment::new())
     }
 

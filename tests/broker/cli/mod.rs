@@ -140,7 +140,7 @@ fn a_policys_mistake_is_shown_with_its_place_and_remedy() {
 5 | send = []
   | ^^^^
   |
-  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except
+  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except, limits
 
 bad.toml: refused, 1 finding
 "#;
@@ -156,7 +156,7 @@ bad.toml: refused, 1 finding
             "line": 5,
             "column": 1,
             "message": "\"send\" is not a key of a service",
-            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except",
+            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except, limits",
             "related": null,
         }],
     });
