@@ -438,3 +438,15 @@ pub const OUTSIDE_LAST_MAX: usize = 16;
 
 /// Events of alarms that wait for the webhook. Past it the oldest are given up, and counted.
 pub const WEBHOOK_EVENTS_MAX: usize = 1_000;
+
+/// Rates are told over at least so long, in microseconds: over less, single messages would look like a storm.
+pub const RATES_US_MIN: u64 = 1_000_000;
+
+/// Rows of each list of `exocom status`, unless somebody asks for more.
+pub const STATUS_ROWS: usize = 1_000;
+
+/// Rows of each list of `exocom status` that anybody may ask for, some 60 MiB of JSON each.
+pub const STATUS_ROWS_MAX: usize = 100_000;
+
+/// How long a status waits for the store's word on its queues, in milliseconds.
+pub const STATUS_QUEUES_MS_MAX: u64 = 1_000;

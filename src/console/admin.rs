@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use crate::console::USER_HEADER;
 use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
 use crate::console::alarms::{AlarmAnswer, AlarmVerb};
+use crate::console::figures::Wanted;
 use crate::console::policy::{PolicyAnswer, PolicyVerb};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::revoked::{RevokeAnswer, RevokeVerb};
@@ -44,7 +45,7 @@ pub struct Access {
     /// Where every action passes.
     pub gate: Arc<Gate>,
     /// Takes a snapshot of the broker.
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    pub status: StatusOrders,
     /// Carries out an order about the queues; `None` where there is no store.
     pub queue: Option<QueueOrders>,
     /// Carries out an order about what is revoked.
@@ -54,6 +55,9 @@ pub struct Access {
     /// Carries out an order about alarms, given by somebody.
     pub alarms: Arc<dyn Fn(AlarmVerb, String) -> AlarmAnswer + Send + Sync>,
 }
+
+/// Takes snapshots of the broker.
+pub type StatusOrders = Arc<dyn Fn(Wanted) -> Pin<Box<dyn Future<Output = Status> + Send>> + Send + Sync>;
 
 /// Carries out orders about the queues.
 pub type QueueOrders =
@@ -238,10 +242,14 @@ fn router(caller: Caller) -> Router {
         .with_state(caller)
 }
 
-async fn status(State(caller): State<Caller>, headers: HeaderMap) -> Result<Json<Status>, NotAllowed> {
+async fn status(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Status>, NotAllowed> {
     let work = async {
         Done {
-            answer: (caller.access.status)(),
+            answer: (caller.access.status)(wanted).await,
             outcome: Ok("shown".to_owned()),
         }
     };

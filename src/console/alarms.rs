@@ -166,7 +166,8 @@ impl AlarmAnswer {
     }
 }
 
-fn line(alarm: &Alarm) -> String {
+/// An alarm in a line.
+pub(crate) fn line(alarm: &Alarm) -> String {
     let state = match (alarm.closed_unix_s, alarm.is_muted) {
         (Some(_), _) => "closed",
         (None, true) => "muted",

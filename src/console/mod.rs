@@ -7,6 +7,7 @@ pub mod action;
 pub mod admin;
 pub mod alarms;
 pub mod client;
+pub mod figures;
 pub mod policy;
 pub mod queue;
 pub mod revoked;

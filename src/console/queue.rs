@@ -13,6 +13,8 @@ use crate::policy::Capability;
 pub enum QueueVerb {
     /// The queues and the dead letters.
     List,
+    /// The queues alone, and not how old they are: cheap, however much there is.
+    Depths,
     /// One message.
     Show {
         /// Its sequence.
@@ -93,7 +95,7 @@ impl QueueVerb {
             (None, None) => "all dead letters".to_owned(),
         };
         match self {
-            Self::List => Asked::look("queue list"),
+            Self::List | Self::Depths => Asked::look("queue list"),
             Self::Show { seq, payload } => Asked {
                 about: format!("message {seq}{}", if *payload { " with its payload" } else { "" }),
                 is_grave: *payload,

@@ -1,8 +1,14 @@
 //! What `exocom status` shows: a snapshot of the broker, as JSON and as text for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
+
+use crate::console::alarms;
+use crate::console::figures::{Figures, FlowStatus, LeftOut, ServiceStatus};
+use crate::console::queue::QueueStatus;
+use crate::traffic::desk::Alarm;
 
 /// A snapshot of the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,11 +34,42 @@ pub struct Status {
     /// The ports.
     pub listeners: Vec<ListenerStatus>,
     /// Sockets and sessions, counted since the start.
-    pub counts: serde_json::Value,
+    pub counts: CountsStatus,
+    /// Tracked messages by service; `None` where there is no store, or where it does not answer at once.
+    pub queues: Option<Vec<QueueStatus>>,
+    /// The alarms that are open, the oldest first.
+    pub alarms: Vec<Alarm>,
+    /// All traffic.
+    pub traffic: Figures,
+    /// Over how long all rates are told, in seconds.
+    pub rates_over_s: f64,
+    /// The services.
+    pub services: Vec<ServiceStatus>,
     /// The open connections.
     pub connections: Vec<ConnectionStatus>,
-    /// The flows, counted since the start.
+    /// The flows.
     pub flows: Vec<FlowStatus>,
+    /// How many rows the lists leave out.
+    pub left_out: LeftOut,
+}
+
+/// Sockets and sessions, counted since the start.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CountsStatus {
+    /// Sockets accepted.
+    pub accepted: u64,
+    /// Connections that are open now, of all senders.
+    pub open: usize,
+    /// Handshakes under way now.
+    pub half_open: usize,
+    /// Bytes that wait for all sockets together now.
+    pub waiting_bytes: usize,
+    /// Connections closed for a protocol error.
+    pub protocol_errors: u64,
+    /// Clients that got no session, by the rule they broke.
+    pub refused: BTreeMap<String, u64>,
+    /// Sessions that have ended, by reason.
+    pub ended: BTreeMap<String, u64>,
 }
 
 /// The policy in force.
@@ -123,39 +160,6 @@ pub struct ConnectionStatus {
     pub outbox_bytes: usize,
 }
 
-/// One flow.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FlowStatus {
-    /// The sending service.
-    pub sender: String,
-    /// The message name.
-    pub message: String,
-    /// The receiving service; `None` where there was none.
-    pub receiver: Option<String>,
-    /// Messages delivered.
-    pub messages: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Messages denied.
-    pub denied: u64,
-    /// Messages dropped.
-    pub dropped: u64,
-    /// Messages without a receiver.
-    pub no_receiver: u64,
-    /// Messages that were more than the policy's limits allow.
-    pub over_limit: u64,
-    /// Requests answered.
-    pub responses: u64,
-    /// The mean response time, in microseconds.
-    pub response_us_mean: u64,
-    /// The longest response time, in microseconds.
-    pub response_us_max: u64,
-    /// Requests that expired or whose receiver was lost.
-    pub unanswered: u64,
-    /// Answers that the requester did not get.
-    pub replies_dropped: u64,
-}
-
 impl Status {
     /// The snapshot as text for people.
     pub fn to_text(&self) -> String {
@@ -230,8 +234,74 @@ impl Status {
                 .map_or("all zones".to_owned(), |zone| format!("zone {zone}"));
             writeln!(out, "listener {} on {}, {zone}", listener.name, listener.address)?;
         }
+        let rates = &self.traffic.rates;
+        writeln!(
+            out,
+            "traffic  {} messages/s, {}/s, over the last {} s; {} open connections",
+            decimal(rates.messages_per_s),
+            bytes(rates.bytes_per_s),
+            decimal(self.rates_over_s),
+            self.counts.open
+        )?;
+        self.write_alarms(out)?;
+        self.write_queues(out)?;
         writeln!(out)?;
-        let connections = self.connections.iter().map(|row| {
+        self.write_services(out)?;
+        writeln!(out)?;
+        self.write_connections(out)?;
+        writeln!(out)?;
+        self.write_flows(out)
+    }
+
+    fn write_alarms(&self, out: &mut String) -> std::fmt::Result {
+        for alarm in &self.alarms {
+            writeln!(out, "alarm    {}", alarms::line(alarm))?;
+        }
+        Ok(())
+    }
+
+    fn write_queues(&self, out: &mut String) -> std::fmt::Result {
+        let Some(queues) = &self.queues else { return Ok(()) };
+        let pending: usize = queues.iter().map(|queue| queue.pending).sum();
+        let dead: usize = queues.iter().map(|queue| queue.dead).sum();
+        writeln!(out, "tracked  {pending} on their way, {dead} dead letters")
+    }
+
+    fn write_services(&self, out: &mut String) -> std::fmt::Result {
+        let rows = self.services.iter().map(|row| {
+            let (sent, received) = (&row.sent, &row.received);
+            vec![
+                row.service.clone(),
+                row.connections.to_string(),
+                decimal(sent.rates.messages_per_s),
+                decimal(received.rates.messages_per_s),
+                sent.messages.to_string(),
+                received.messages.to_string(),
+                sent.denied.to_string(),
+                sent.over_limit.to_string(),
+                received.dropped.to_string(),
+                received.unanswered.to_string(),
+                milliseconds(received.response_us_mean),
+            ]
+        });
+        let head = [
+            "SERVICE",
+            "CONNECTIONS",
+            "SENDS/S",
+            "RECEIVES/S",
+            "SENT",
+            "RECEIVED",
+            "DENIED",
+            "OVER LIMIT",
+            "DROPPED",
+            "UNANSWERED",
+            "MEAN MS",
+        ];
+        table(out, "services", &head, rows.collect(), self.left_out.services)
+    }
+
+    fn write_connections(&self, out: &mut String) -> std::fmt::Result {
+        let rows = self.connections.iter().map(|row| {
             vec![
                 row.id.to_string(),
                 row.sender.clone(),
@@ -247,41 +317,50 @@ impl Status {
         let head = [
             "ID", "SENDER", "ADDRESS", "ZONE", "CLIENT", "AGE", "SUBS", "PENDING", "OUTBOX B",
         ];
-        table(out, "connections", &head, connections.collect())?;
-        writeln!(out)?;
-        let flows = self.flows.iter().map(|row| {
+        table(
+            out,
+            "connections",
+            &head,
+            rows.collect(),
+            self.left_out.connections,
+        )
+    }
+
+    fn write_flows(&self, out: &mut String) -> std::fmt::Result {
+        let rows = self.flows.iter().map(|row| {
+            let figures = &row.figures;
             vec![
                 row.sender.clone(),
                 row.message.clone(),
                 row.receiver.clone().unwrap_or_else(|| "-".to_owned()),
-                row.messages.to_string(),
-                row.bytes.to_string(),
-                row.denied.to_string(),
-                row.dropped.to_string(),
-                row.no_receiver.to_string(),
-                row.over_limit.to_string(),
-                row.unanswered.to_string(),
-                row.responses.to_string(),
-                format!("{:.1}", row.response_us_mean as f64 / 1000.0),
-                format!("{:.1}", row.response_us_max as f64 / 1000.0),
+                decimal(figures.rates.messages_per_s),
+                figures.messages.to_string(),
+                figures.bytes.to_string(),
+                figures.denied.to_string(),
+                figures.dropped.to_string(),
+                figures.no_receiver.to_string(),
+                figures.unanswered.to_string(),
+                figures.responses.to_string(),
+                milliseconds(figures.response_us_mean),
+                milliseconds(figures.response_us_max),
             ]
         });
         let head = [
             "SENDER",
             "MESSAGE",
             "RECEIVER",
+            "PER S",
             "MESSAGES",
             "BYTES",
             "DENIED",
             "DROPPED",
             "NO RECEIVER",
-            "OVER LIMIT",
             "UNANSWERED",
             "ANSWERED",
             "MEAN MS",
             "MAX MS",
         ];
-        table(out, "messages so far", &head, flows.collect())
+        table(out, "messages so far", &head, rows.collect(), self.left_out.flows)
     }
 }
 
@@ -301,8 +380,14 @@ fn write_hearing(out: &mut String, what: &str, hearing: &HearingStatus) -> std::
     }
 }
 
-/// A table, or a word where it would be empty.
-fn table(out: &mut String, what: &str, head: &[&str], rows: Vec<Vec<String>>) -> std::fmt::Result {
+/// A table, or a word where it would be empty; and how many rows it leaves out.
+fn table(
+    out: &mut String,
+    what: &str,
+    head: &[&str],
+    rows: Vec<Vec<String>>,
+    left_out: usize,
+) -> std::fmt::Result {
     if rows.is_empty() {
         return writeln!(out, "no {what}");
     }
@@ -327,10 +412,41 @@ fn table(out: &mut String, what: &str, head: &[&str], rows: Vec<Vec<String>>) ->
             .collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
+    if left_out > 0 {
+        writeln!(
+            out,
+            "and {left_out} more; --limit shows more rows, --sort and --filter choose which"
+        )?;
+    }
     Ok(())
 }
 
-fn duration(seconds: u64) -> String {
+/// A rate or a time, short: `0`, `0.3`, `12.5`, `1234`.
+pub(crate) fn decimal(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        value if value < 100.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
+}
+
+/// Bytes, short: `17 B`, `1.2 KiB`.
+pub(crate) fn bytes(value: f64) -> String {
+    let mut value = value;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1024.0 {
+            return format!("{} {unit}", decimal(value));
+        }
+        value /= 1024.0;
+    }
+    format!("{} GiB", decimal(value))
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1}", us as f64 / 1000.0)
+}
+
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),

@@ -18,6 +18,7 @@ use crate::net::broker::Broker;
 use crate::serve::webhook::Webhook;
 use crate::traffic::desk::{Alarm, Desk, Step};
 use crate::traffic::pace::Pace;
+use crate::traffic::rates::{Sample, Samples};
 
 /// The file's name in the folder of state.
 const FILE: &str = "alarms";
@@ -31,6 +32,7 @@ pub(super) struct AlarmDesk {
     broker: Arc<Broker>,
     path: PathBuf,
     webhook: Option<Arc<Webhook>>,
+    samples: Arc<Mutex<Samples>>,
 }
 
 impl AlarmDesk {
@@ -55,6 +57,7 @@ impl AlarmDesk {
             broker: Arc::clone(broker),
             path,
             webhook,
+            samples: Arc::default(),
         }
     }
 
@@ -151,8 +154,27 @@ impl AlarmDesk {
         }
     }
 
+    /// What all flows have counted by now, after what they had counted some time ago: a second at least, and a tick at the
+    /// most, unless the broker has just started.
+    pub(super) fn sample(&self) -> (Sample, Sample) {
+        let now = Sample {
+            totals: Arc::new(self.broker.flows.totals()),
+            at_us: self.broker.clock.now_us(),
+        };
+        let before = self.samples.lock().handle_sample(now.clone());
+        (before, now)
+    }
+
+    /// The alarms that are open.
+    pub(super) fn open_alarms(&self) -> Vec<Alarm> {
+        let desk = self.desk.lock();
+        let open = desk.alarms().filter(|alarm| alarm.closed_unix_s.is_none());
+        open.cloned().collect()
+    }
+
     fn tick(&self, tick: u64) {
-        let totals = self.broker.flows.totals();
+        let (_, now) = self.sample();
+        let totals = now.totals;
         let events = {
             let mut desk = self.desk.lock();
             desk.handle_tick(tick, totals);

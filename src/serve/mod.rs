@@ -12,6 +12,7 @@ mod outside;
 mod policy;
 mod post;
 mod revoked;
+mod status;
 mod watch;
 mod webhook;
 mod witness;
@@ -29,9 +30,6 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
 use crate::console::admin::AdminSocket;
-use crate::console::status::{
-    ConnectionStatus, ExpiryStatus, FlowStatus, ListenerStatus, PolicyStatus, Status,
-};
 use crate::delivery::Bounds;
 use crate::disk;
 use crate::disk::files::Folder;
@@ -55,7 +53,6 @@ use crate::serve::policy::{Reload, compile_policy, digest, log_warnings};
 use crate::serve::revoked::RevokedList;
 use crate::serve::watch::watch;
 use crate::serve::webhook::Webhook;
-use crate::traffic::flow::FlowTotals;
 
 pub use crate::serve::error::ServeError;
 pub use crate::serve::policy::{PolicyLoadError, load_policy};
@@ -313,96 +310,6 @@ impl Server {
             tracing::error!("the audit log was not closed in order; the next start says so in it");
         }
         tracing::info!("stopped");
-    }
-}
-
-impl Shared {
-    fn status(&self) -> Status {
-        let broker = &self.broker;
-        let policy = broker.world.policy();
-        let now_us = broker.clock.now_us();
-        let mut connections: Vec<_> = broker
-            .connections()
-            .into_iter()
-            .map(|(id, handle)| {
-                let about = handle.about.lock().clone();
-                ConnectionStatus {
-                    id: id.0,
-                    sender: handle.identity.role.to_string(),
-                    address: handle.address.to_string(),
-                    zone: handle.zone.as_deref().map(str::to_owned),
-                    name: about.name,
-                    client: about.client,
-                    age_s: now_us.saturating_sub(handle.since_us) / 1_000_000,
-                    expires_unix_s: handle.identity.expires_unix_s,
-                    subscriptions: about.subscriptions,
-                    pending_replies: handle.pending_replies(),
-                    outbox_bytes: handle.outbox_bytes(),
-                }
-            })
-            .collect();
-        connections.sort_by_key(|connection| connection.id);
-        let of_connections = connections.iter().map(|connection| ExpiryStatus {
-            expires_unix_s: connection.expires_unix_s,
-            what: format!(
-                "the certificate of {} (connection {})",
-                connection.sender, connection.id
-            ),
-        });
-        let of_our_own = self.own_expiries().map(|expiry| ExpiryStatus {
-            expires_unix_s: expiry.unix_s,
-            what: expiry.what,
-        });
-        let soonest_expiry = of_connections.chain(of_our_own).min();
-        let flows = broker
-            .flows
-            .totals()
-            .into_iter()
-            .filter(|(_, totals)| *totals != FlowTotals::default());
-        let flows = flows.map(|(key, totals)| FlowStatus {
-            sender: key.sender.to_string(),
-            message: key.message.to_string(),
-            receiver: key.receiver.map(|receiver| receiver.to_string()),
-            messages: totals.messages,
-            bytes: totals.bytes,
-            denied: totals.denied,
-            dropped: totals.dropped,
-            no_receiver: totals.no_receiver,
-            over_limit: totals.over_limit,
-            responses: totals.responses,
-            response_us_mean: totals.response_us_sum.checked_div(totals.responses).unwrap_or(0),
-            response_us_max: totals.response_us_max,
-            unanswered: totals.unanswered,
-            replies_dropped: totals.replies_dropped,
-        });
-        Status {
-            name: self.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_s: now_us / 1_000_000,
-            audit: self.recorder.as_ref().map(Recorder::status),
-            webhook: self.webhook.as_ref().map(|webhook| webhook.hearing()),
-            policy: PolicyStatus {
-                path: self.config.policy.display().to_string(),
-                version: policy.version().to_owned(),
-                services: policy.services().len(),
-                refused_change: self.refused_change.lock().clone(),
-            },
-            soonest_expiry,
-            refused_certificates: self.refused_certificates(),
-            revoked: self.revoked.lock().len(),
-            listeners: self
-                .listeners
-                .iter()
-                .map(|listener| ListenerStatus {
-                    name: listener.name.clone(),
-                    address: listener.address.to_string(),
-                    zone: listener.zone.as_deref().map(str::to_owned),
-                })
-                .collect(),
-            counts: serde_json::to_value(broker.counts()).expect("counts are plain numbers"),
-            connections,
-            flows: flows.collect(),
-        }
     }
 }
 

@@ -18,7 +18,8 @@ pub(super) fn carry_out(
     now_ms: u64,
 ) -> Result<QueueAnswer, LogError> {
     let answer = match verb {
-        QueueVerb::List => return Ok(list(store, is_disk_full, now_ms)),
+        QueueVerb::List => return Ok(list(store, is_disk_full, now_ms, LISTED_MAX)),
+        QueueVerb::Depths => return Ok(list(store, is_disk_full, now_ms, 0)),
         QueueVerb::Show { seq, payload } => return Ok(show(store, Seq(seq), payload)),
         QueueVerb::Replay { seq, service, .. } => {
             let replayed = each_dead(store, seq, service.as_deref(), |store, seq, receiver| {
@@ -71,7 +72,7 @@ fn each_dead(
     acted.count()
 }
 
-fn list(store: &Store<Folder>, is_disk_full: bool, now_ms: u64) -> QueueAnswer {
+fn list(store: &Store<Folder>, is_disk_full: bool, now_ms: u64, dead_max: usize) -> QueueAnswer {
     let mut queues: Vec<_> = store
         .depths()
         .map(|(service, depth)| QueueStatus {
@@ -79,14 +80,15 @@ fn list(store: &Store<Folder>, is_disk_full: bool, now_ms: u64) -> QueueAnswer {
             pending: depth.pending,
             in_flight: depth.in_flight,
             dead: depth.dead,
-            oldest_s: store
-                .deliveries()
-                .oldest_ms(service)
+            // To find it may take long.
+            oldest_s: (dead_max > 0)
+                .then(|| store.deliveries().oldest_ms(service))
+                .flatten()
                 .map(|stored_ms| now_ms.saturating_sub(stored_ms) / 1000),
         })
         .collect();
     queues.sort_by(|a, b| a.service.cmp(&b.service));
-    let dead = store.dead_letters().take(LISTED_MAX).map(|letter| DeadStatus {
+    let dead = store.dead_letters().take(dead_max).map(|letter| DeadStatus {
         seq: letter.seq.0,
         service: letter.service.to_string(),
         message: letter.name.to_string(),

@@ -37,13 +37,18 @@ pub(super) fn access(
     let broker = Arc::clone(&shared.broker);
     let clock = broker.clock;
     let status = Arc::clone(shared);
+    let counter = keeper.map(Keeper::counter);
+    let desk = alarms.clone();
     Access {
         gate: Arc::new(Gate::new(
             move || broker.world.policy(),
             move || clock.now_us(),
             shared.recorder.clone().map(Recorder::of_operators),
         )),
-        status: Arc::new(move || status.status()),
+        status: Arc::new(move |wanted| {
+            let (status, desk, counter) = (Arc::clone(&status), desk.clone(), counter.clone());
+            Box::pin(async move { status.status(&desk, counter, wanted).await })
+        }),
         queue: keeper.map(queue_orders),
         revoke: {
             let shared = Arc::clone(shared);
@@ -71,7 +76,7 @@ fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worke
                     drop(task.await);
                 }
                 if let Some(counter) = counter {
-                    drop(counter.order(QueueVerb::List).await);
+                    drop(counter.order(QueueVerb::Depths).await);
                 }
             }
             answer

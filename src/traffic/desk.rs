@@ -178,7 +178,7 @@ struct Learned {
 pub struct Desk {
     pace: Pace,
     learned: Learned,
-    before: BTreeMap<FlowKey, FlowTotals>,
+    before: Arc<BTreeMap<FlowKey, FlowTotals>>,
     /// Whether the next totals only say where counting starts.
     is_starting: bool,
     events: Vec<(Step, u64)>,
@@ -190,7 +190,7 @@ impl Desk {
         Self {
             pace,
             learned: Learned::default(),
-            before: BTreeMap::new(),
+            before: Arc::default(),
             is_starting: true,
             events: Vec::new(),
         }
@@ -223,7 +223,8 @@ impl Desk {
     }
 
     /// Takes the totals of all flows at the end of a tick. What happened to which alarm is what [`Self::poll`] says.
-    pub fn handle_tick(&mut self, tick: u64, totals: BTreeMap<FlowKey, FlowTotals>) {
+    pub fn handle_tick(&mut self, tick: u64, totals: impl Into<Arc<BTreeMap<FlowKey, FlowTotals>>>) {
+        let totals = totals.into();
         if self.learned.first_tick == 0 {
             self.learned.first_tick = tick;
         }
@@ -233,7 +234,7 @@ impl Desk {
             return;
         }
         let mut counts: HashMap<Stream, u64> = HashMap::new();
-        for (key, now) in &totals {
+        for (key, now) in &*totals {
             let before = self.before.get(key).copied().unwrap_or_default();
             if *now != before {
                 self.compare(key, &before, now, &mut counts);

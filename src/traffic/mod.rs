@@ -10,3 +10,4 @@ pub mod desk;
 pub mod flow;
 pub mod metric;
 pub mod pace;
+pub mod rates;

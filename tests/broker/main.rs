@@ -42,4 +42,5 @@ mod support;
 mod tour;
 mod tracked;
 mod tracked_clients;
+mod views;
 mod zones;

@@ -15,8 +15,9 @@ use super::explain::told;
 use super::{Streams, load, print_json, unusable};
 use crate::cli::admin::AdminArgs;
 use crate::cli::serve::read_config;
+use crate::console::figures::{SortBy, Wanted};
 use crate::console::status::Status;
-use crate::limits::{LOG_LINE_BYTES_MAX, SUGGEST_DENIALS_MAX};
+use crate::limits::{LOG_LINE_BYTES_MAX, STATUS_ROWS_MAX, SUGGEST_DENIALS_MAX};
 use crate::policy::{Action, Policy};
 use crate::review::{Denied, EditVerb, Suggestion, Suggestions, suggest};
 use crate::wire::name::Pattern;
@@ -102,7 +103,12 @@ struct Denials {
 fn collect(args: &SuggestArgs) -> anyhow::Result<(Denials, Vec<PathBuf>)> {
     let configured = || anyhow::Ok(vec![read_config(args.admin.config())?.policy]);
     let Some(log) = &args.log else {
-        let status: Status = args.admin.get("/v1/status")?;
+        let wanted = Wanted {
+            sort: SortBy::Denied,
+            limit: STATUS_ROWS_MAX,
+            ..Wanted::default()
+        };
+        let status: Status = args.admin.get(&crate::cli::status::path(&wanted)?)?;
         let own = PathBuf::from(&status.policy.path);
         let paths = match args.on.as_slice() {
             [] if own.exists() => vec![own],
@@ -126,16 +132,16 @@ fn collect(args: &SuggestArgs) -> anyhow::Result<(Denials, Vec<PathBuf>)> {
 
 fn of_status(status: &Status) -> Denials {
     let mut denials = Denials::default();
-    for flow in status.flows.iter().filter(|flow| flow.denied > 0) {
+    for flow in status.flows.iter().filter(|flow| flow.figures.denied > 0) {
         match Pattern::new(&flow.message) {
             Ok(name) if name.is_literal() => denials.denied.push(Denied {
                 service: flow.sender.as_str().into(),
                 action: Action::Send,
                 name,
-                count: flow.denied,
+                count: flow.figures.denied,
             }),
             // Names too many to be counted apart, or no names at all.
-            _ => denials.not_told_apart += flow.denied,
+            _ => denials.not_told_apart += flow.figures.denied,
         }
     }
     denials

@@ -1,0 +1,444 @@
+//! The figures of the traffic as operators see them: services and flows, with what was counted since the start and how
+//! fast it goes, in the order that somebody wants, and no more rows than they asked for.
+//!
+//! Pure: what was counted at two moments comes in. What a list leaves out is always told.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{STATUS_ROWS, STATUS_ROWS_MAX};
+use crate::traffic::flow::{FlowKey, FlowTotals};
+use crate::traffic::rates::Sample;
+
+/// What somebody wants to see of the lists of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wanted {
+    /// What comes first.
+    pub sort: SortBy,
+    /// Rows of each list at the most.
+    pub limit: usize,
+    /// Only rows with a name that contains this.
+    pub filter: String,
+}
+
+/// What comes first in a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SortBy {
+    /// By name, and connections by number.
+    #[default]
+    Name,
+    /// The most messages a second.
+    Rate,
+    /// The most messages since the start.
+    Messages,
+    /// The most bytes a second.
+    Bytes,
+    /// The most that was denied, or over a limit.
+    Denied,
+    /// The most that was dropped, had no receiver or got no answer.
+    Lost,
+    /// The longest mean response time.
+    Response,
+}
+
+/// How fast something goes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct RateStatus {
+    /// Messages a second.
+    pub messages_per_s: f64,
+    /// Their payload bytes a second.
+    pub bytes_per_s: f64,
+    /// Messages a second that were denied or over a limit.
+    pub denied_per_s: f64,
+    /// Messages a second that were dropped, had no receiver or got no answer.
+    pub lost_per_s: f64,
+    /// The mean response time, in microseconds; `None` where nothing was answered.
+    pub response_us_mean: Option<u64>,
+}
+
+/// What was counted since the start, and how fast it goes now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Messages delivered.
+    pub messages: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Messages denied.
+    pub denied: u64,
+    /// Messages dropped.
+    pub dropped: u64,
+    /// Messages without a receiver.
+    pub no_receiver: u64,
+    /// Messages that were more than the policy's limits allow.
+    pub over_limit: u64,
+    /// Requests answered.
+    pub responses: u64,
+    /// The mean response time, in microseconds.
+    pub response_us_mean: u64,
+    /// The longest response time, in microseconds.
+    pub response_us_max: u64,
+    /// Requests that expired or whose receiver was lost.
+    pub unanswered: u64,
+    /// Answers that the requester did not get.
+    pub replies_dropped: u64,
+    /// How fast it goes now.
+    pub rates: RateStatus,
+}
+
+/// One flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// The sending service.
+    pub sender: String,
+    /// The message name.
+    pub message: String,
+    /// The receiving service; `None` where there was none.
+    pub receiver: Option<String>,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: String,
+    /// Its open connections.
+    pub connections: usize,
+    /// What it sends.
+    pub sent: Figures,
+    /// What it receives; response times are its own.
+    pub received: Figures,
+}
+
+/// How many rows the lists leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Of services.
+    pub services: usize,
+    /// Of connections.
+    pub connections: usize,
+    /// Of flows.
+    pub flows: usize,
+}
+
+/// The figures of all traffic.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Of everything.
+    pub all: Figures,
+    /// Over how long the rates are told, in seconds.
+    pub rates_over_s: f64,
+    /// The services.
+    pub services: Vec<ServiceStatus>,
+    /// The flows.
+    pub flows: Vec<FlowStatus>,
+    /// What the lists leave out.
+    pub left_out: LeftOut,
+}
+
+impl Traffic {
+    /// The figures of what was counted up to `now`, with rates since `before`. `services` are all that there are, with
+    /// their connections.
+    pub fn new(before: &Sample, now: &Sample, services: BTreeMap<Arc<str>, usize>, wanted: &Wanted) -> Self {
+        let over_s = now.at_us.saturating_sub(before.at_us) as f64 / 1e6;
+        let none = FlowTotals::default();
+        let mut all = Counted::default();
+        let mut by_service: BTreeMap<Arc<str>, OfService> = BTreeMap::new();
+        for (service, connections) in services {
+            by_service.entry(service).or_default().connections = connections;
+        }
+        let mut flows: Vec<(&FlowKey, Counted)> = Vec::new();
+        for (key, totals) in now.totals.iter().filter(|(_, totals)| **totals != none) {
+            let recent = totals.since(before.totals.get(key).unwrap_or(&none));
+            let counted = Counted {
+                totals: *totals,
+                recent,
+            };
+            all.add(&counted);
+            service(&mut by_service, &key.sender).sent.add(&counted);
+            if let Some(receiver) = &key.receiver {
+                service(&mut by_service, receiver).received.add(&counted);
+            }
+            let receiver = key.receiver.as_deref().unwrap_or_default();
+            if [&*key.sender, &*key.message, receiver]
+                .iter()
+                .any(|name| wanted.matches(name))
+            {
+                flows.push((key, counted));
+            }
+        }
+        let mut services: Vec<_> = by_service.into_iter().collect();
+        services.retain(|(name, _)| wanted.matches(name));
+        services.sort_by_key(|(_, of)| {
+            let sum = wanted.sort.measure(&of.sent) + wanted.sort.measure(&of.received);
+            std::cmp::Reverse(sum)
+        });
+        flows.sort_by_key(|(_, counted)| std::cmp::Reverse(wanted.sort.measure(counted)));
+        let left_out = LeftOut {
+            services: wanted.cut(&mut services),
+            connections: 0,
+            flows: wanted.cut(&mut flows),
+        };
+        let service_status = |(name, of): (Arc<str>, OfService)| ServiceStatus {
+            service: name.to_string(),
+            connections: of.connections,
+            sent: of.sent.figures(over_s),
+            received: of.received.figures(over_s),
+        };
+        let flow_status = |(key, counted): (&FlowKey, Counted)| FlowStatus {
+            sender: key.sender.to_string(),
+            message: key.message.to_string(),
+            receiver: key.receiver.as_deref().map(str::to_owned),
+            figures: counted.figures(over_s),
+        };
+        Self {
+            all: all.figures(over_s),
+            rates_over_s: over_s,
+            services: services.into_iter().map(service_status).collect(),
+            flows: flows.into_iter().map(flow_status).collect(),
+            left_out,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct OfService {
+    connections: usize,
+    sent: Counted,
+    received: Counted,
+}
+
+fn service<'a>(services: &'a mut BTreeMap<Arc<str>, OfService>, name: &Arc<str>) -> &'a mut OfService {
+    if !services.contains_key(name) {
+        services.insert(Arc::clone(name), OfService::default());
+    }
+    services.get_mut(name).expect("it was inserted")
+}
+
+/// What was counted since the start, and lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    totals: FlowTotals,
+    recent: FlowTotals,
+}
+
+impl Counted {
+    fn add(&mut self, other: &Self) {
+        self.totals.add(&other.totals);
+        self.recent.add(&other.recent);
+    }
+
+    fn figures(&self, over_s: f64) -> Figures {
+        let Self { totals, recent } = self;
+        let a_second = |count: u64| if over_s > 0.0 { count as f64 / over_s } else { 0.0 };
+        Figures {
+            messages: totals.messages,
+            bytes: totals.bytes,
+            denied: totals.denied,
+            dropped: totals.dropped,
+            no_receiver: totals.no_receiver,
+            over_limit: totals.over_limit,
+            responses: totals.responses,
+            response_us_mean: totals.response_us_mean(),
+            response_us_max: totals.response_us_max,
+            unanswered: totals.unanswered,
+            replies_dropped: totals.replies_dropped,
+            rates: RateStatus {
+                messages_per_s: a_second(recent.messages),
+                bytes_per_s: a_second(recent.bytes),
+                denied_per_s: a_second(denied(recent)),
+                lost_per_s: a_second(lost(recent)),
+                response_us_mean: (recent.responses > 0).then(|| recent.response_us_mean()),
+            },
+        }
+    }
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            sort: SortBy::Name,
+            limit: STATUS_ROWS,
+            filter: String::new(),
+        }
+    }
+}
+
+impl Wanted {
+    /// Whether somebody wants to see a row of this name.
+    pub fn matches(&self, name: &str) -> bool {
+        self.filter.is_empty() || name.contains(&self.filter)
+    }
+
+    /// Cuts a list to what is wanted. Returns how many rows that leaves out.
+    pub fn cut<T>(&self, rows: &mut Vec<T>) -> usize {
+        let limit = self.limit.min(STATUS_ROWS_MAX);
+        let left_out = rows.len().saturating_sub(limit);
+        rows.truncate(limit);
+        left_out
+    }
+}
+
+impl SortBy {
+    /// All, with their names.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("name", Self::Name),
+        ("rate", Self::Rate),
+        ("messages", Self::Messages),
+        ("bytes", Self::Bytes),
+        ("denied", Self::Denied),
+        ("lost", Self::Lost),
+        ("response", Self::Response),
+    ];
+
+    fn measure(self, counted: &Counted) -> u64 {
+        let Counted { totals, recent } = counted;
+        match self {
+            Self::Name => 0,
+            Self::Rate => recent.messages,
+            Self::Messages => totals.messages,
+            Self::Bytes => recent.bytes,
+            Self::Denied => denied(totals),
+            Self::Lost => lost(totals),
+            Self::Response if recent.responses > 0 => recent.response_us_mean(),
+            Self::Response => totals.response_us_mean(),
+        }
+    }
+}
+
+impl FromStr for SortBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|(name, _)| *name == text);
+        found.map(|(_, sort)| sort).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name).join(", ");
+            format!("expected one of {names}")
+        })
+    }
+}
+
+fn denied(totals: &FlowTotals) -> u64 {
+    totals.denied + totals.over_limit
+}
+
+fn lost(totals: &FlowTotals) -> u64 {
+    totals.dropped + totals.no_receiver + totals.unanswered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(sender: &str, message: &str, receiver: Option<&str>) -> FlowKey {
+        FlowKey {
+            sender: sender.into(),
+            message: message.into(),
+            receiver: receiver.map(Arc::from),
+        }
+    }
+
+    fn counted(messages: u64, responses: u64, response_us_sum: u64, denied: u64) -> FlowTotals {
+        FlowTotals {
+            messages,
+            bytes: 10 * messages,
+            responses,
+            response_us_sum,
+            denied,
+            ..FlowTotals::default()
+        }
+    }
+
+    fn samples() -> (Sample, Sample) {
+        let list = |totals| (key("web", "list", Some("todos")), totals);
+        let pay = |totals| (key("todos", "pay", Some("bank")), totals);
+        let purge = |totals| (key("web", "purge", None), totals);
+        let sample = |at_us, totals: [_; 3]| Sample {
+            at_us,
+            totals: Arc::new(totals.into()),
+        };
+        let before = [
+            list(counted(100, 90, 9_000, 0)),
+            pay(counted(7, 0, 0, 0)),
+            purge(counted(0, 0, 0, 3)),
+        ];
+        let now = [
+            list(counted(300, 290, 49_000, 0)),
+            pay(counted(7, 0, 0, 0)),
+            purge(counted(0, 0, 0, 9)),
+        ];
+        (sample(1_000_000, before), sample(5_000_000, now))
+    }
+
+    fn traffic(wanted: &Wanted) -> Traffic {
+        let (before, now) = samples();
+        let services = [("web".into(), 2), ("idle".into(), 0)].into();
+        Traffic::new(&before, &now, services, wanted)
+    }
+
+    #[test]
+    fn what_a_service_sends_and_receives_is_told_with_its_rates() {
+        let traffic = traffic(&Wanted::default());
+        assert_eq!(traffic.rates_over_s, 4.0);
+        let names: Vec<_> = traffic
+            .services
+            .iter()
+            .map(|row| (&*row.service, row.connections))
+            .collect();
+        assert_eq!(names, [("bank", 0), ("idle", 0), ("todos", 0), ("web", 2)]);
+        let [bank, idle, todos, web] = &traffic.services[..] else {
+            panic!()
+        };
+        assert_eq!(idle.sent, Figures::default());
+        assert_eq!(
+            (bank.received.messages, bank.received.rates.messages_per_s),
+            (7, 0.0)
+        );
+        assert_eq!(
+            (web.sent.messages, web.sent.denied, web.received.messages),
+            (300, 9, 0)
+        );
+        let rates = RateStatus {
+            messages_per_s: 50.0,
+            bytes_per_s: 500.0,
+            denied_per_s: 1.5,
+            lost_per_s: 0.0,
+            response_us_mean: Some(200),
+        };
+        assert_eq!(web.sent.rates, rates);
+        assert_eq!(todos.received.response_us_mean, 49_000 / 290);
+        assert_eq!((traffic.all.messages, traffic.all.denied), (307, 9));
+        assert_eq!(traffic.left_out, LeftOut::default());
+    }
+
+    #[test]
+    fn what_is_wanted_comes_first_and_what_is_left_out_is_told() {
+        let check = |sort, filter: &str, expected: &[&str], services: usize, flows: usize| {
+            let wanted = Wanted {
+                sort,
+                limit: 2,
+                filter: filter.to_owned(),
+            };
+            let traffic = traffic(&wanted);
+            let names: Vec<_> = traffic.flows.iter().map(|flow| &*flow.message).collect();
+            assert_eq!(names, expected, "{sort:?} {filter}");
+            assert_eq!(
+                (traffic.left_out.services, traffic.left_out.flows),
+                (services, flows)
+            );
+        };
+        check(SortBy::Name, "", &["pay", "list"], 2, 1);
+        check(SortBy::Rate, "", &["list", "pay"], 2, 1);
+        check(SortBy::Denied, "", &["purge", "pay"], 2, 1);
+        check(SortBy::Response, "", &["list", "pay"], 2, 1);
+        check(SortBy::Name, "web", &["list", "purge"], 0, 0);
+        check(SortBy::Name, "bank", &["pay"], 0, 0);
+    }
+}
