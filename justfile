@@ -52,6 +52,10 @@ diff-nightly:
 alarms-report:
     cargo test --profile sim --test alarms -- --ignored report --nocapture
 
+# 5,000 handshakes begun and not finished: what others notice, and how long a newcomer takes.
+flood:
+    EXOCOM_FLOOD_CONNECTIONS=5000 cargo test --release --test broker hostile::flood -- --nocapture
+
 # Changes of authority with 10,000 connections open, each with a certificate of its own: how long until all know.
 authority-nightly:
     EXOCOM_AUTHORITY_CONNECTIONS=9500 cargo test --release --test broker live::many -- --nocapture

@@ -211,6 +211,10 @@ pub const OPERATION_MS_MAX: u64 = 10_000;
 /// The slowest rate at which a message may come, in bytes a second.
 pub const OPERATION_BYTES_PER_S_MIN: u64 = 64 << 10;
 
+/// Of the time that a handshake may take, this part it has undisturbed: then it gives way to a newcomer where there is no
+/// other room. 500 ms of 5 s: a hundred times what it takes, and a slow link's three round trips.
+pub const HANDSHAKE_UNDISTURBED_PART: u64 = 10;
+
 /// Handshakes under way, in all, unless the configuration says otherwise. Some 20 KiB each.
 pub const HALF_OPEN_MAX: usize = 2_048;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -13,10 +13,11 @@ use crate::audit::intake::{Intake as AuditIntake, Refusal};
 use crate::exchange::mailbox::ConnId;
 use crate::exchange::tracked::Intake;
 use crate::exchange::world::World;
-use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
+use crate::limits::{HANDSHAKE_UNDISTURBED_PART, LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::authority::Authority;
 use crate::net::clock::Clock;
 use crate::net::connection::Ended;
+use crate::net::half_open::{Bounds, HalfOpen, HalfOpenPlace};
 use crate::net::handle::Handle;
 use crate::net::waiting::WaitingBytes;
 use crate::policy::Policy;
@@ -69,18 +70,11 @@ pub struct Broker {
     server_id: String,
     next_id: AtomicU64,
     connections: Mutex<HashMap<ConnId, Handle>>,
-    half_open: Mutex<HalfOpen>,
+    half_open: Arc<HalfOpen>,
     accepted: AtomicU64,
     protocol_errors: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     ended: Mutex<BTreeMap<Ended, u64>>,
-    handshakes_under_way: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct HalfOpen {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
 }
 
 impl Broker {
@@ -106,12 +100,11 @@ impl Broker {
             server_id,
             next_id: AtomicU64::new(1),
             connections: Mutex::default(),
-            half_open: Mutex::default(),
+            half_open: Arc::default(),
             accepted: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
             refused: Mutex::default(),
             ended: Mutex::default(),
-            handshakes_under_way: AtomicUsize::new(0),
         })
     }
 
@@ -145,24 +138,14 @@ impl Broker {
 
     /// Takes a place among the handshakes under way, or says which bound is reached. The place is given back
     /// when it is dropped.
-    pub fn take_half_open(self: &Arc<Self>, address: IpAddr) -> Result<HalfOpenPlace, &'static str> {
+    pub fn take_half_open(&self, address: IpAddr) -> Result<HalfOpenPlace, &'static str> {
         self.accepted.fetch_add(1, Relaxed);
-        let address = party(address);
-        let mut half_open = self.half_open.lock();
-        if half_open.total >= self.settings.half_open_max {
-            return Err("half-open");
-        }
-        let here = half_open.by_address.entry(address).or_insert(0);
-        if *here >= self.settings.half_open_per_address_max {
-            return Err("half-open-per-address");
-        }
-        *here += 1;
-        half_open.total += 1;
-        self.handshakes_under_way.store(half_open.total, Relaxed);
-        Ok(HalfOpenPlace {
-            broker: Arc::clone(self),
-            address,
-        })
+        let bounds = Bounds {
+            max: self.settings.half_open_max,
+            per_address_max: self.settings.half_open_per_address_max,
+            undisturbed_us: self.settings.handshake_ms_max * 1_000 / HANDSHAKE_UNDISTURBED_PART,
+        };
+        self.half_open.take(address, &bounds, self.clock.now_us())
     }
 
     /// Enters a connection; gives it back where there are too many.
@@ -235,7 +218,7 @@ impl Broker {
     pub fn counts(&self) -> Counts {
         Counts {
             accepted: self.accepted.load(Relaxed),
-            half_open: self.handshakes_under_way.load(Relaxed),
+            half_open: self.half_open.count(),
             waiting_bytes: self.waiting.total(),
             protocol_errors: self.protocol_errors.load(Relaxed),
             refused: self.refused.lock().clone(),
@@ -264,53 +247,4 @@ pub struct Counts {
     pub refused: BTreeMap<&'static str, u64>,
     /// Sessions that have ended, by reason.
     pub ended: BTreeMap<String, u64>,
-}
-
-/// Whose address it is: in IPv6 everybody has 2^64 of them.
-fn party(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        address => address,
-    }
-}
-
-/// A place among the handshakes under way.
-#[derive(Debug)]
-pub struct HalfOpenPlace {
-    broker: Arc<Broker>,
-    address: IpAddr,
-}
-
-impl Drop for HalfOpenPlace {
-    fn drop(&mut self) {
-        let mut half_open = self.broker.half_open.lock();
-        half_open.total -= 1;
-        self.broker.handshakes_under_way.store(half_open.total, Relaxed);
-        if let Some(here) = half_open.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                half_open.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_party_has_one_address() {
-        let check = |address: &str, expected: &str| {
-            assert_eq!(
-                party(address.parse().unwrap()),
-                expected.parse::<IpAddr>().unwrap(),
-                "{address}"
-            );
-        };
-        check("192.0.2.7", "192.0.2.7");
-        check("::ffff:192.0.2.7", "192.0.2.7");
-        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
-        check("::1", "::");
-    }
 }

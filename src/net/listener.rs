@@ -7,8 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 
-use crate::net::broker::{Broker, HalfOpenPlace};
+use crate::net::broker::Broker;
 use crate::net::connection::told;
+use crate::net::half_open::HalfOpenPlace;
 use crate::net::tls::TlsServer;
 use crate::net::worker::Worker;
 

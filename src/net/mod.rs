@@ -7,6 +7,7 @@ pub mod authority;
 pub mod broker;
 pub mod clock;
 pub mod connection;
+mod half_open;
 pub mod handle;
 pub mod https;
 pub mod listener;

@@ -185,7 +185,12 @@ impl Room {
         let generations = broker.authority.generations();
         let tls = listener.tls.load_full();
         // On the heap: a handshake needs far more room than the connection after it.
-        let handshake = Box::pin(tokio::time::timeout(limit, self.usher.lead(tls.accept(socket)))).await;
+        let handshake = tokio::time::timeout(limit, self.usher.lead(tls.accept(socket)));
+        let Some(handshake) = Box::pin(place.hold(handshake)).await else {
+            broker.refuse(&listener.name, address, "handshake-gave-way", None);
+            tracing::debug!(listener = listener.name, %address, "a handshake gave way to a newcomer");
+            return;
+        };
         let (stream, identity) = match handshake {
             Ok(Ok(done)) => done,
             Ok(Err(HandshakeError::Refused(refused))) => {

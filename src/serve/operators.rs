@@ -133,9 +133,10 @@ pub(super) async fn accept(
         );
         open.spawn(async move {
             let limit = Duration::from_millis(broker.settings.handshake_ms_max);
-            let shaken = tokio::time::timeout(limit, shake_hands(&listener, &broker, stream)).await;
+            let shaken = tokio::time::timeout(limit, shake_hands(&listener, &broker, stream));
+            let shaken = place.hold(shaken).await;
             drop(place);
-            let Ok(Some((stream, identity, chain))) = shaken else { return };
+            let Some(Ok(Some((stream, identity, chain)))) = shaken else { return };
             let identity = Arc::new(identity);
             let is_operator = broker.world.policy().operator(&identity).is_ok();
             let who = who(&listener, Arc::clone(&identity), chain);

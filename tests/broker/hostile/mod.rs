@@ -3,6 +3,7 @@
 
 mod bounds;
 mod bytes;
+mod flood;
 mod port;
 mod shares;
 mod waiting;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddrV4};
 use super::*;
 
 /// The first bytes of a good client.
-fn client_hello(broker: &Broker) -> Vec<u8> {
+pub(super) fn client_hello(broker: &Broker) -> Vec<u8> {
     let name = ServerName::try_from("localhost").expect("a DNS name");
     let mut tls = ClientConnection::new(broker.tls("mallory"), name).expect("a client");
     let mut hello = Vec::new();
@@ -151,11 +151,16 @@ fn a_session_begins_soon_or_not_at_all() {
 }
 
 /// A connection from an address of our choice, of which Linux has millions on the loopback.
-fn connect_from(broker: &Broker, host: u8) -> TcpStream {
+pub(super) fn connect_from(broker: &Broker, host: u8) -> TcpStream {
+    connect_to(broker.address(), host)
+}
+
+/// The same, to an address.
+pub(super) fn connect_to(broker: std::net::SocketAddr, host: u8) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0)).expect("a loopback address");
-    connect(&socket, &broker.address()).expect("the port is open");
+    connect(&socket, &broker).expect("the port is open");
     TcpStream::from(socket)
 }
 
