@@ -4,6 +4,7 @@ mod expiry;
 mod many;
 mod reload;
 mod revoked;
+mod tickets;
 
 use std::net::SocketAddr;
 use std::process::Command;
