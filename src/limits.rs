@@ -392,6 +392,9 @@ pub const AUDIT_INTERVAL_MS: u64 = 10_000;
 /// few and large ones keep up with more.
 pub const AUDIT_PENDING_BYTES_MAX: usize = 64 << 20;
 
+/// Questions about checkpoints of the audit log that wait to be answered, one a connection: some 1 MiB.
+pub const CHECKPOINT_QUESTIONS_MAX: usize = 8_192;
+
 /// How often the audit log is looked through for what may be pruned, in milliseconds.
 pub const AUDIT_PRUNE_EVERY_MS: u64 = 60_000;
 

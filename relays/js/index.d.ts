@@ -72,6 +72,13 @@ declare namespace ExoRelay {
     exocomCert?: string | undefined;
     /** The file of this service's private key, in PEM; `EXOCOM_KEY`. */
     exocomKey?: string | undefined;
+    /**
+     * Where the newest checkpoint of ExoCom's audit log is kept, so that it is noticed when the log is rewritten;
+     * `EXOCOM_CHECKPOINT`. Not kept unless this is set, and with it `exocomLogKey`.
+     */
+    exocomCheckpoint?: string | undefined;
+    /** The file of the log's public key, `log.pub`; `EXOCOM_LOG_KEY`. */
+    exocomLogKey?: string | undefined;
     /** Messages of one handler that are worked on at the same time; 64. */
     concurrency?: number | undefined;
     /** The shortest pause between two attempts to connect; 50 ms. */
@@ -181,6 +188,8 @@ declare namespace ExoRelay {
     | 'health'
     | 'credentials'
     | 'certificate-expires'
+    | 'history-rewritten'
+    | 'history-unchecked'
     | (string & {});
 
   export class ExoError extends Error {

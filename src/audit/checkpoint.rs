@@ -57,6 +57,19 @@ impl Checkpoint {
     }
 }
 
+/// The answer to somebody who keeps a checkpoint of `kept` entries, 0 for none: the proof that the newest continues it,
+/// and that newest, in the form of C2SP tlog-witness: `old N`, the hashes, an empty line, the signed note.
+pub fn continuation(kept: u64, proof: &[Hash], note: &str) -> String {
+    let mut text = format!("old {kept}\n");
+    for hash in proof {
+        text.push_str(&STANDARD.encode(hash.0));
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(note);
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 //! lock for one batch; the time comes in as an argument. Nothing here moves a message without a
 //! [`Permit`](crate::policy::Permit), or an answer without the token that the request left.
 
+pub mod checkpoints;
 pub mod directory;
 mod handover;
 mod inbox;

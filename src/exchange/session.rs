@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::delivery::InstanceId;
+use crate::exchange::checkpoints::Question;
 use crate::exchange::handover::{Handover, give_up};
 use crate::exchange::inbox::is_inbox;
 use crate::exchange::mailbox::{Mailbox, Peer};
 use crate::exchange::options::ConnectOptions;
-use crate::exchange::replies::{Attempt, Pending, PendingReplies};
+use crate::exchange::replies::{Asker, Attempt, InboxName, Pending, PendingReplies};
 use crate::exchange::route::{Route, Tracked};
 use crate::exchange::share::Share;
 use crate::exchange::subscriptions::Subscriptions;
@@ -214,6 +215,7 @@ impl<P: Peer> Session<P> {
         let route = match self.ways.find(world, message.subject, turn) {
             Way::Denied(denied) => return deny(&denied, message, reference, turn),
             Way::Open(route) => route,
+            Way::Checkpoint => return self.ask_checkpoint(world, message, reference, turn),
         };
         if let Some(reply) = message.reply.filter(|reply| !is_inbox(reply)) {
             route.count_denied();
@@ -245,6 +247,41 @@ impl<P: Peer> Session<P> {
         self.say_ok(turn);
         self.handover
             .send(world, &mut self.ways, buffer, &route, reference, turn, now_us);
+    }
+
+    /// A question about the audit log is no message: it is counted nowhere, and the broker itself answers.
+    fn ask_checkpoint(
+        &self,
+        world: &World<P>,
+        message: &Publish<'_>,
+        reference: MessageRef,
+        turn: &mut Turn<P>,
+    ) {
+        let kept = std::str::from_utf8(message.payload).ok();
+        let kept = kept.and_then(|text| {
+            if text.is_empty() {
+                Some(0)
+            } else {
+                text.parse().ok()
+            }
+        });
+        let Some((kept, inbox)) = kept.zip(message.reply.filter(|reply| is_inbox(reply))) else {
+            let rule = "a number of entries or nothing, and an inbox";
+            turn.notice("publish", message.subject, rule);
+            turn.count_denial("publish", message.subject, rule);
+            encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
+            return turn.refuse(reference, Reason::Denied, Some(Rc::from(rule)));
+        };
+        let asker = Asker {
+            peer: self.peer.clone(),
+            inbox: InboxName::from_slice(inbox),
+        };
+        let desk = world.checkpoints.as_ref();
+        if desk.is_some_and(|desk| desk.ask(Question { asker, kept })) {
+            self.say_ok(turn);
+        } else {
+            turn.refuse(reference, Reason::Overloaded, None);
+        }
     }
 
     fn track(

@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::limits::{CACHED_ROUTES_PER_CONNECTION_MAX, CACHED_TARGETS_PER_CONNECTION_MAX};
 use crate::policy::{Action, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
+use crate::wire::CHECKPOINT_SUBJECT;
 use crate::wire::name::MessageName;
 
 /// See the module's documentation.
@@ -45,6 +46,8 @@ pub enum Way<P> {
     Open(Rc<Route<P>>),
     /// It may not.
     Denied(Denied),
+    /// To the broker itself, which answers for its audit log.
+    Checkpoint,
 }
 
 /// Why a message may not pass, and where that is counted.
@@ -68,6 +71,7 @@ impl<P> Clone for Way<P> {
         match self {
             Self::Open(route) => Self::Open(Rc::clone(route)),
             Self::Denied(denied) => Self::Denied(denied.clone()),
+            Self::Checkpoint => Self::Checkpoint,
         }
     }
 }
@@ -76,7 +80,7 @@ impl<P: Peer> Way<P> {
     fn target_count(&self) -> usize {
         match self {
             Self::Open(route) => route.target_count(),
-            Self::Denied(_) => 0,
+            Self::Denied(_) | Self::Checkpoint => 0,
         }
     }
 }
@@ -155,6 +159,9 @@ impl<P: Peer> Ways<P> {
             }
         }
         let Ok(name) = MessageName::parse(subject) else {
+            if subject == CHECKPOINT_SUBJECT && world.checkpoints.is_some() {
+                return Way::Checkpoint;
+            }
             return Way::Denied(self.denied(">", subject, "no grant", turn));
         };
         let version = world.directory.version(name.as_str());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Rele
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::exchange::checkpoints::CheckpointDesk;
 use crate::exchange::directory::Directory;
 use crate::exchange::share::Share;
 use crate::exchange::tracked::Intake;
@@ -25,6 +26,8 @@ pub struct World<P> {
     shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
     /// The way to the audit log, where there is one.
     pub audit: Option<Arc<crate::audit::intake::Intake>>,
+    /// The way to who answers for the audit log's checkpoints, where there is one.
+    pub checkpoints: Option<Arc<CheckpointDesk<P>>>,
     /// The way to the owner of the tracked messages; `None` where no store is configured.
     pub intake: Option<Arc<Intake<P>>>,
 }
@@ -42,6 +45,7 @@ where
             is_halted: AtomicBool::new(false),
             shares: Mutex::default(),
             audit: None,
+            checkpoints: None,
             intake,
         }
     }

@@ -88,6 +88,7 @@ impl Broker {
     ) -> Arc<Self> {
         let mut world = World::new(policy, intake);
         world.audit.clone_from(&audit);
+        world.checkpoints = audit.is_some().then(Arc::default);
         Arc::new(Self {
             world,
             authority: Authority::default(),

@@ -29,6 +29,7 @@ use crate::limits::{AUDIT_PENDING_BYTES_MAX, AUDIT_PRUNE_EVERY_MS, AUDIT_ROUND_M
 use crate::net::broker::Broker;
 use crate::net::https::Https;
 use crate::serve::ServeError;
+use crate::serve::checkpoints::Checkpoints;
 use crate::serve::witness::Witnesses;
 
 /// Something that must be on disk before it takes effect, and who waits for that.
@@ -41,6 +42,7 @@ struct Order {
 #[derive(Debug)]
 pub(super) struct Auditor {
     recorder: Recorder,
+    checkpoints: Option<Checkpoints>,
     thread: JoinHandle<()>,
 }
 
@@ -79,7 +81,8 @@ impl Auditor {
         let key = secret_key(config, &format!("{}/{name}", policy.trust_domain())).map_err(failed)?;
         let now_unix_ms = broker.clock.now_unix_ms();
         let tree = Tree::open(&config.folder).map_err(|error| failed(error.to_string()))?;
-        let public = key.public().to_string();
+        let public_key = key.public().clone();
+        let public = public_key.to_string();
         let (log, opened) =
             AuditLog::open(tree, key, now_unix_ms).map_err(|error| failed(error.to_string()))?;
         write_public_key(&config.folder.join("log.pub"), &public)
@@ -143,7 +146,13 @@ impl Auditor {
             .name("exocom-audit".to_owned())
             .spawn(move || work.run())
             .map_err(ServeError::Thread)?;
-        Ok(Self { recorder, thread })
+        let checkpoints = Checkpoints::start(broker, &config.folder, public_key, &recorder.witnesses);
+        let checkpoints = checkpoints.map_err(ServeError::Thread)?;
+        Ok(Self {
+            recorder,
+            checkpoints,
+            thread,
+        })
     }
 
     /// The way to have something written down.
@@ -153,6 +162,9 @@ impl Auditor {
 
     /// Writes down what there is, and that the broker stops. Returns after it is on disk.
     pub(super) fn close(self) {
+        if let Some(checkpoints) = self.checkpoints {
+            checkpoints.close();
+        }
         self.recorder.intake.close();
         if self.thread.join().is_err() {
             tracing::error!("the audit log's thread has panicked; the next start says so in the log");

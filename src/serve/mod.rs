@@ -3,6 +3,7 @@
 mod alarms;
 mod auditor;
 mod certificates;
+mod checkpoints;
 mod desk;
 mod error;
 mod keeper;

@@ -6,6 +6,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::config::WitnessConfig;
 use crate::console::status::HearingStatus;
@@ -16,7 +19,10 @@ const WHAT: &str = "witness of the audit log";
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Witnesses(Vec<Teller<String>>);
+pub(super) struct Witnesses {
+    tellers: Vec<Teller<String>>,
+    newest: Mutex<Arc<str>>,
+}
 
 impl Witnesses {
     /// Those of the configuration.
@@ -40,25 +46,34 @@ impl Witnesses {
                 })
             }
         };
-        configs.iter().map(start).collect::<io::Result<_>>().map(Self)
+        Ok(Self {
+            tellers: configs.iter().map(start).collect::<io::Result<_>>()?,
+            newest: Mutex::new(Arc::from("")),
+        })
     }
 
-    /// Tells them of a checkpoint.
+    /// Tells them of a checkpoint, which is on disk.
     pub(super) fn tell(&self, note: &str) {
-        for witness in &self.0 {
+        *self.newest.lock() = note.into();
+        for witness in &self.tellers {
             witness.tell(note.to_owned());
         }
     }
 
     /// How it goes with each.
     pub(super) fn hearing(&self) -> Vec<HearingStatus> {
-        self.0.iter().map(Teller::hearing).collect()
+        self.tellers.iter().map(Teller::hearing).collect()
+    }
+
+    /// The newest checkpoint.
+    pub(super) fn newest(&self) -> Arc<str> {
+        Arc::clone(&self.newest.lock())
     }
 
     /// Tells them of the last one, and returns when they know, or cannot be told.
     pub(super) fn close(&self, note: &str) {
         self.tell(note);
-        for witness in &self.0 {
+        for witness in &self.tellers {
             witness.close();
         }
     }

@@ -15,6 +15,9 @@ mod tests;
 /// the message was delivered.
 pub const REPLY_PREFIX: &[u8] = b"_R.";
 
+/// What a service asks the broker itself: for the newest checkpoint of its audit log. No message has such a name.
+pub const CHECKPOINT_SUBJECT: &[u8] = b"$EXO.audit.checkpoint";
+
 /// Bytes from elsewhere as text that is safe in a log line or an error: control characters and everything
 /// outside ASCII escaped, and cut at `bytes_max`.
 pub fn printable(bytes: &[u8], bytes_max: usize) -> String {

@@ -11,6 +11,7 @@
 mod alarms;
 mod audit;
 mod authority;
+mod checkpoints;
 mod cli;
 mod clients_js;
 mod clients_python;

@@ -112,9 +112,9 @@ class Connection {
 
   /**
    * Sends a message that asks for an answer, and calls `done(error)` or `done(undefined, { payload, sender })`
-   * once, later. Throws an ExoError where it cannot send.
+   * once, later. Throws an ExoError where it cannot send. `read` makes the answer's value of its bytes.
    */
-  request(name, payload, headers, timeoutMs, done) {
+  request(name, payload, headers, timeoutMs, done, read = decode) {
     if (this.#requests.size >= limits.REQUESTS_MAX) {
       throw new ExoError('overloaded', `${name}: not sent, since ${limits.REQUESTS_MAX} requests wait already`, {
         messageName: name,
@@ -131,7 +131,7 @@ class Connection {
         }),
       );
     }, timeoutMs);
-    this.#requests.set(token, { name, done, timer });
+    this.#requests.set(token, { name, done, timer, read });
   }
 
   /** Answers a message. Throws an ExoError where the answer cannot be sent. */
@@ -243,7 +243,7 @@ class Connection {
       this.#finish(token, refused(request?.name, { reason, rule, policy }));
       return;
     }
-    if (request) this.#finish(token, ...outcome(request.name, message, headers));
+    if (request) this.#finish(token, ...outcome(request, message, headers));
   }
 
   #finish(token, error, answer) {
@@ -325,13 +325,13 @@ function clientOptions(settings, pem, socket) {
 }
 
 /** What an answer means: `[error]` or `[undefined, { payload, sender }]`. */
-function outcome(name, message, headers) {
+function outcome({ name, read }, message, headers) {
   const failure = headers?.get('Nats-Service-Error');
   const code = headers?.get('Nats-Service-Error-Code');
   if (failure || code) return [failed(name, failure, code)];
   try {
     const sender = headers?.get('Exo-Sender') || undefined;
-    return [undefined, { payload: decode(message.data), sender, messageName: name }];
+    return [undefined, { payload: read(message.data), sender, messageName: name }];
   } catch (cause) {
     return [new ExoError('bad-payload', `${name}: the answer is not JSON`, { messageName: name, cause })];
   }

@@ -87,6 +87,15 @@ module.exports = Object.freeze({
   /** The id with which a tracked message is published, in bytes; the broker's bound. */
   PUBLISH_ID_BYTES_MAX: 255,
 
+  /**
+   * How often the newest checkpoint of the audit log is asked for, besides at each connection, in milliseconds: what is
+   * kept bounds how much history could be rewritten unnoticed.
+   */
+  CHECKPOINT_EVERY_MS: 60_000,
+
+  /** How long ExoCom may take to answer, in milliseconds. */
+  CHECKPOINT_MS_MAX: 10_000,
+
   /** What a failing handler says to the one who asked, in bytes: a sentence. */
   FAILURE_BYTES_MAX: 1_024,
 

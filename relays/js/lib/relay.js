@@ -7,6 +7,7 @@ const { EventEmitter } = require('node:events');
 const { debuglog } = require('node:util');
 const { headers: newHeaders } = require('@nats-io/transport-node');
 const { pauseMs } = require('./backoff');
+const { Checkpoints } = require('./checkpoint');
 const { Connection } = require('./connection');
 const { ExoError, closed, deniedSubscription, notTracked, offline, seconds } = require('./error');
 const { serveHealth, stopHealth } = require('./health');
@@ -253,6 +254,9 @@ class ExoRelay extends EventEmitter {
       debug('online as %s after %d attempts', this.serviceName, attempt);
       this.#firstOnline.resolve();
       this.#emit('online');
+      if (this.#settings.exocomCheckpoint !== undefined) {
+        new Checkpoints(this.#settings, (error) => this.#report(error)).watch(connection);
+      }
     }
     const why = await connection.ended;
     this.#connection = undefined;

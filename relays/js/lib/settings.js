@@ -5,6 +5,7 @@
 
 const { X509Certificate } = require('node:crypto');
 const { readFileSync, statSync } = require('node:fs');
+const { logKey } = require('./checkpoint');
 const limits = require('./limits');
 
 /** Each option: the variable that stands in for it, and how its text becomes a value. */
@@ -15,6 +16,8 @@ const OPTIONS = {
   exocomCa: { variable: 'EXOCOM_CA', read: text, remedy: "the file of ExoCom's root certificate" },
   exocomCert: { variable: 'EXOCOM_CERT', read: text, remedy: "the file of this service's certificate" },
   exocomKey: { variable: 'EXOCOM_KEY', read: text, remedy: "the file of this service's private key" },
+  exocomCheckpoint: { variable: 'EXOCOM_CHECKPOINT', read: text },
+  exocomLogKey: { variable: 'EXOCOM_LOG_KEY', read: readLogKey },
   concurrency: { read: positive(1_000_000), fallback: limits.CONCURRENCY },
   reconnectMsMin: { read: positive(limits.TIMER_MS_MAX), fallback: limits.RECONNECT_MS_MIN },
   reconnectMsMax: { read: positive(limits.TIMER_MS_MAX), fallback: limits.RECONNECT_MS_MAX },
@@ -35,6 +38,9 @@ function settings(options = {}, environment = process.env) {
   for (const [name, option] of Object.entries(OPTIONS)) values[name] = value(name, option, options, environment);
   if (values.reconnectMsMin > values.reconnectMsMax) {
     throw new TypeError('reconnectMsMin is above reconnectMsMax');
+  }
+  if ((values.exocomCheckpoint === undefined) !== (values.exocomLogKey === undefined)) {
+    throw new TypeError('exocomCheckpoint (EXOCOM_CHECKPOINT) and exocomLogKey (EXOCOM_LOG_KEY) go together');
   }
   values.serviceName = identity(credentials(values).cert, values);
   return Object.freeze(values);
@@ -87,6 +93,22 @@ function positive(max) {
     }
     return given;
   };
+}
+
+/** The key in the file `log.pub` of an audit log. */
+function readLogKey(name, file) {
+  const wrong = (why) => new TypeError(`${name} (EXOCOM_LOG_KEY) ${file}: ${why}`);
+  let content;
+  try {
+    if (statSync(text(name, file)).size > limits.PEM_FILE_BYTES_MAX) throw wrong('too large for a key');
+    content = readFileSync(file, 'utf8');
+  } catch (error) {
+    if (error instanceof TypeError) throw error;
+    throw wrong(`cannot be read (${error.code})`);
+  }
+  const key = logKey(content);
+  if (key === undefined) throw wrong("no public key of an audit log, as the file log.pub in the log's folder is");
+  return key;
 }
 
 function readPem(name, file) {

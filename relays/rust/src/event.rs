@@ -70,6 +70,19 @@ pub enum Event {
         /// In how many seconds; below 0 when it has expired.
         in_s: i64,
     },
+    /// The broker's audit log does not continue the checkpoint that was kept: somebody has rewritten it, or cut off its
+    /// end. See [`Options::keep_checkpoint`](crate::Options::keep_checkpoint).
+    HistoryRewritten {
+        /// How many entries the log had at the kept checkpoint.
+        kept: u64,
+        /// How many it says that it has now.
+        now: u64,
+    },
+    /// Whether the audit log continues the kept checkpoint could not be found out; it is tried again.
+    HistoryUnchecked {
+        /// Why.
+        problem: String,
+    },
     /// The relay has been shut down.
     Closed,
 }
@@ -120,6 +133,18 @@ impl fmt::Display for Event {
                 write!(
                     f,
                     "the certificate expires in {in_s} s; put a renewed one in its place"
+                )
+            }
+            Self::HistoryRewritten { kept, now } => write!(
+                f,
+                "ExoCom's audit log was REWRITTEN: what it says of its {now} entries contradicts the checkpoint of \
+                 {kept} entries that this service keeps. Save both checkpoints and the log, and find out who did it; \
+                 `exocom audit verify --witness` tells where"
+            ),
+            Self::HistoryUnchecked { problem } => {
+                write!(
+                    f,
+                    "whether ExoCom's audit log was rewritten is not known: {problem}"
                 )
             }
             Self::Closed => f.write_str("the relay has been shut down"),

@@ -71,6 +71,7 @@
 //!   refuses further requests at once.
 //! - **Connections**: it connects again for ever, with pauses that grow, and moves to renewed certificates
 //!   when their files change. Nothing is queued meanwhile: a message that cannot be sent in time is [`Error::Offline`] and is not sent later.
+//! - **History**: with [`Options::keep_checkpoint`] it notices when the broker's audit log was rewritten.
 //! - **The end**: [`ExoRelay::shutdown`] finishes the messages that have come.
 //!
 //! What happens while nobody calls is logged with `tracing`, told to [`Options::on_event`], and seen in
@@ -79,6 +80,7 @@
 //! [ExoCom]: https://github.com/Originate/exocom
 
 mod backoff;
+mod checkpoint;
 mod error;
 mod event;
 mod handlers;

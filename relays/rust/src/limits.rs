@@ -77,6 +77,16 @@ pub const EXPIRY_NOTICE_S_MAX: i64 = 86_400;
 /// The same as a part of the certificate's life: one tenth.
 pub const EXPIRY_NOTICE_PART: i64 = 10;
 
+/// How often the newest checkpoint of the audit log is asked for, besides at each connection: what is kept bounds how
+/// much history could be rewritten unnoticed.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the broker may take to answer.
+pub const CHECKPOINT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A checkpoint, and the file of a log's key, in bytes: some hundred, and more with the signatures of many witnesses.
+pub const CHECKPOINT_BYTES_MAX: u64 = 64 << 10;
+
 /// The `tracestate` header, in bytes (W3C Trace Context, section 3.3.1.5).
 pub const TRACESTATE_BYTES_MAX: usize = 512;
 

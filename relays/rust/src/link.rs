@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::backoff::pause;
+use crate::checkpoint;
 use crate::error::{Error, explain};
 use crate::event::{Event, Status};
 use crate::limits;
@@ -174,7 +175,9 @@ impl Link {
     pub(crate) fn emit(&self, event: &Event) {
         match event {
             Event::Online | Event::Closed | Event::CredentialsRenewed => tracing::info!("{event}"),
-            Event::ReceiveDenied { .. } | Event::HandlerFailed { .. } => tracing::error!("{event}"),
+            Event::ReceiveDenied { .. } | Event::HandlerFailed { .. } | Event::HistoryRewritten { .. } => {
+                tracing::error!("{event}");
+            }
             _ => tracing::warn!("{event}"),
         }
         if let Some(listener) = &self.on_event {
@@ -239,7 +242,7 @@ impl Link {
         if let Some(name) = quoted_after(words, "Permissions Violation for Publish to ") {
             if name.starts_with(REPLY_PREFIX) {
                 self.emit(&Event::LateReply);
-            } else {
+            } else if name != checkpoint::SUBJECT {
                 self.emit(&Event::SendDenied {
                     name: name.to_owned(),
                 });

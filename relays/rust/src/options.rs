@@ -17,6 +17,7 @@ use async_nats::rustls::{ClientConfig, RootCertStore};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::checkpoint::{Keep, LogKey};
 use crate::error::Error;
 use crate::event::Event;
 use crate::limits;
@@ -29,6 +30,8 @@ const PORT: &str = "EXOCOM_PORT";
 const CA: &str = "EXOCOM_CA";
 const CERT: &str = "EXOCOM_CERT";
 const KEY: &str = "EXOCOM_KEY";
+const CHECKPOINT: &str = "EXOCOM_CHECKPOINT";
+const LOG_KEY: &str = "EXOCOM_LOG_KEY";
 
 pub(crate) type OnEvent = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -50,12 +53,15 @@ pub struct Options {
     pub(crate) online_within: Duration,
     pub(crate) shutdown_within: Duration,
     pub(crate) on_event: Option<OnEvent>,
+    /// Where the checkpoint is kept, and the file of the log's key.
+    checkpoint: Option<(PathBuf, PathBuf)>,
 }
 
 impl Options {
     /// From the environment: `EXOCOM_CA`, `EXOCOM_CERT` and `EXOCOM_KEY` name files in PEM; `EXOCOM_HOST`
     /// (default `localhost`) and `EXOCOM_PORT` (default 4222) say where the broker is; `SERVICE_NAME`, where it
-    /// is set, must be the service that the certificate names.
+    /// is set, must be the service that the certificate names. `EXOCOM_CHECKPOINT` and `EXOCOM_LOG_KEY`, where they are
+    /// set, are those of [`keep_checkpoint`](Self::keep_checkpoint).
     ///
     /// # Errors
     /// [`Error::Setting`] names the variable that is missing or wrong.
@@ -84,6 +90,7 @@ impl Options {
             online_within: limits::ONLINE_WITHIN,
             shutdown_within: limits::SHUTDOWN_WITHIN,
             on_event: None,
+            checkpoint: None,
         }
     }
 
@@ -113,7 +120,29 @@ impl Options {
                 problem: format!("must be a port, 1 to 65535, not {port:?}"),
             })?;
         }
+        options.checkpoint = match (get(CHECKPOINT)?, get(LOG_KEY)?) {
+            (Some(file), Some(key)) => Some((file.into(), key.into())),
+            (None, None) => None,
+            (file, _) => {
+                let (setting, other) = if file.is_some() {
+                    (LOG_KEY, CHECKPOINT)
+                } else {
+                    (CHECKPOINT, LOG_KEY)
+                };
+                let problem = format!("is not set, and {other} is: they go together");
+                return Err(Error::Setting { setting, problem });
+            }
+        };
         Ok(options)
+    }
+
+    /// Keeps the newest checkpoint of the broker's audit log in a file, and has it proven at each connection, and each
+    /// minute, that the log continues it. Whoever rewrites the log, even with its secret key, is noticed:
+    /// [`Event::HistoryRewritten`]. `log_key` is the file of the log's public key, `log.pub`, as you got it from whom you
+    /// trust. Instances of a service may share the file.
+    pub fn keep_checkpoint(mut self, file: impl Into<PathBuf>, log_key: impl Into<PathBuf>) -> Self {
+        self.checkpoint = Some((file.into(), log_key.into()));
+        self
     }
 
     /// Which service this is. The certificate says so by itself; a name that is not the certificate's is an
@@ -263,6 +292,25 @@ impl Options {
             expires_unix_s,
             life_s,
         })
+    }
+
+    /// Where the checkpoint is kept, if it is, with the key that the file holds.
+    pub(crate) fn keep(&self) -> Result<Option<Keep>, Error> {
+        let Some((file, log_key)) = &self.checkpoint else {
+            return Ok(None);
+        };
+        let text = read(LOG_KEY, log_key)?;
+        let key = std::str::from_utf8(&text).ok().and_then(LogKey::parse);
+        let problem = "it holds no public key of an audit log, as the file log.pub in the log's folder does";
+        let key = key.ok_or_else(|| unusable(LOG_KEY, log_key, problem))?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(unusable(CHECKPOINT, file, "its folder does not exist; make it"));
+        }
+        Ok(Some(Keep {
+            file: file.clone(),
+            key,
+        }))
     }
 
     /// The service that the certificate names: the broker believes nothing else.

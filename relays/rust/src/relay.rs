@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::checkpoint;
 use crate::error::{Error, Failure, failure_of};
 use crate::event::Status;
 use crate::handlers::{Handler, Work, work};
@@ -53,10 +54,10 @@ impl ExoRelay {
     pub(crate) async fn with_options(options: Options) -> Result<Self, Error> {
         let checked = options.clone();
         let in_use = signature(&options);
-        let credentials = tokio::task::spawn_blocking(move || {
+        let (credentials, keep) = tokio::task::spawn_blocking(move || {
             // Before the client library needs one.
             provider();
-            checked.check()
+            Ok((checked.check()?, checked.keep()?))
         })
         .await
         .expect("checking options does not panic")?;
@@ -85,6 +86,10 @@ impl ExoRelay {
             handlers: Mutex::default(),
         });
         tokio::spawn(renew::watch(Arc::downgrade(&shared), in_use, credentials));
+        if let Some(keep) = keep {
+            let status = shared.link.status();
+            tokio::spawn(checkpoint::watch(Arc::downgrade(&shared), keep, status));
+        }
         Ok(Self(shared))
     }
 

@@ -147,15 +147,21 @@ impl Archive {
             let (size, witnessed) = (new.size, old.size);
             return Err(Fault::Cut { size, witnessed }.into());
         }
-        let proof = match old.size {
-            0 => Vec::new(),
-            size => tree::prove_consistency(size, new.size, |subtree| self.subtree(subtree, new.size))?,
-        };
+        let proof = self.prove_continuation(old.size, new.size)?;
         if tree::check_consistency(old.size, new.size, &old.root, &new.root, &proof) {
             return Ok(new.size);
         }
         let last = old.size.saturating_sub(1);
         Err(Fault::Rewritten { agreed: 0, last }.into())
+    }
+
+    /// The proof that the log at `new` entries continues what it was at `old`; empty where there is nothing to prove, or
+    /// there are no more than `new`.
+    pub fn prove_continuation(&self, old: u64, new: u64) -> Result<Vec<Hash>, ArchiveError> {
+        if old == 0 || old >= new {
+            return Ok(Vec::new());
+        }
+        tree::prove_consistency(old, new, |subtree| self.subtree(subtree, new))
     }
 
     /// The bundles of a log of `size` entries from the one with entry `from`, those that are there.
