@@ -112,7 +112,7 @@ impl Auditor {
             broker: Arc::clone(broker),
             flows: FlowWriter::default(),
             interval_ms: config.interval_ms,
-            flows_at_ms: now_unix_ms + config.interval_ms,
+            flows_at_ms: next_multiple(config.interval_ms, now_unix_ms),
             on_failure: config.on_failure,
             keep_ms: config.keep_ms,
             keep_bytes: config.keep_bytes,
@@ -366,7 +366,7 @@ impl Work {
 
     /// Appends what was sent since the last time.
     fn take_flows(&mut self, now_unix_ms: u64) {
-        self.flows_at_ms = now_unix_ms + self.interval_ms;
+        self.flows_at_ms = next_multiple(self.interval_ms, now_unix_ms);
         let sums = self
             .broker
             .flows
@@ -529,6 +529,11 @@ impl Drop for Work {
     fn drop(&mut self) {
         self.refuse_orders();
     }
+}
+
+/// When the next interval begins, by the clock on the wall: so intervals of all brokers, and of all days, are the same.
+fn next_multiple(interval_ms: u64, now_unix_ms: u64) -> u64 {
+    (now_unix_ms / interval_ms + 1) * interval_ms
 }
 
 /// Whoever ordered may have left.

@@ -2,6 +2,7 @@
 
 mod query;
 mod rows;
+mod series;
 mod sums;
 mod verify;
 
@@ -54,6 +55,7 @@ enum Command {
     Tail(query::TailArgs),
     /// Show the entries that are asked for
     Query(query::QueryArgs),
+    Series(series::SeriesArgs),
 }
 
 /// Which log is meant.
@@ -75,6 +77,7 @@ pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow
         Command::Compare(args) => verify::compare(args, out, err),
         Command::Tail(args) => query::tail(args, out),
         Command::Query(args) => query::query(args, out),
+        Command::Series(args) => series::run(args, out),
     }
 }
 

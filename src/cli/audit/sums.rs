@@ -10,7 +10,7 @@ use crate::disk::audit::Archive;
 use crate::limits::AUDIT_CHAPTER_MS;
 
 /// The sender, the message name, and the receiver.
-type Names = (String, String, Option<String>);
+pub(super) type Names = (String, String, Option<String>);
 
 /// The sums since a time. What has lost its names, since the record that names it was pruned, comes under the name
 /// `>`.
@@ -18,13 +18,31 @@ pub(in crate::cli) fn sums_since(
     archive: &Archive,
     since_unix_ms: Option<u64>,
 ) -> anyhow::Result<BTreeMap<Names, FlowCount>> {
+    let mut sums: BTreeMap<Names, FlowCount> = BTreeMap::new();
+    each_flow(archive, since_unix_ms, |_, names, count| {
+        let sum = sums.entry(names).or_default();
+        sum.messages += count.messages;
+        sum.bytes += count.bytes;
+        sum.denied += count.denied;
+        sum.dropped += count.dropped;
+        sum.unreceived += count.unreceived;
+        Ok(())
+    })?;
+    Ok(sums)
+}
+
+/// What was sent in each flow, record by record since a time, with the time of the record.
+pub(super) fn each_flow(
+    archive: &Archive,
+    since_unix_ms: Option<u64>,
+    mut take: impl FnMut(u64, Names, &FlowCount) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let size = archive.claimed_size()?;
     let from = match since_unix_ms {
         Some(since) => first_since(archive, since.saturating_sub(AUDIT_CHAPTER_MS), size)?,
         None => 0,
     };
     let mut reader = FlowReader::default();
-    let mut sums: BTreeMap<Names, FlowCount> = BTreeMap::new();
     each_entry(archive, from, size, |_, entry| {
         let Ok(entry) = entry else { return Ok(()) };
         let Record::Flows(flows) = &entry.record else {
@@ -38,14 +56,9 @@ pub(in crate::cli) fn sums_since(
         for flow in read {
             let unknown = || NamedFlow(0, "?".into(), ">".into(), None);
             let NamedFlow(_, sender, message, receiver) = flow.names.unwrap_or_else(unknown);
-            let sum = sums.entry((sender, message, receiver)).or_default();
-            sum.messages += flow.count.messages;
-            sum.bytes += flow.count.bytes;
-            sum.denied += flow.count.denied;
-            sum.dropped += flow.count.dropped;
-            sum.unreceived += flow.count.unreceived;
+            take(entry.at_unix_ms, (sender, message, receiver), &flow.count)?;
         }
         Ok(())
     })?;
-    Ok(sums)
+    Ok(())
 }

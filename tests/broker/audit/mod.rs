@@ -174,6 +174,7 @@ async fn every_message_is_accounted_for() {
         "{text}"
     );
     assert!(!why(&["--message", "todos.list"]).0, "that was never denied");
+    check_series(&broker);
     let connected = query(broker.dir(), "audit", &["--kind", "connected"]).len();
     let disconnected = query(broker.dir(), "audit", &["--kind", "disconnected"]).len();
     assert_eq!((connected, disconnected), (6, 6));
@@ -184,6 +185,36 @@ async fn every_message_is_accounted_for() {
     assert!(verified.contains("verified: "), "{verified}");
     let tail = audit_ok(broker.dir(), &["tail", "--dir", "audit", "-n", "1"]);
     assert!(tail.ends_with("stopped in order\n"), "{tail}");
+}
+
+/// What was sent over time, as files that the detectors read.
+fn check_series(broker: &Broker) {
+    let told = audit_ok(broker.dir(), &["series", "series", "--dir", "audit"]);
+    assert_eq!(told, "series: 3 series\n");
+    let sum = |name: &str| -> u64 {
+        let text = fs::read_to_string(broker.path("series").join(name)).unwrap();
+        let rows = text.strip_prefix("timestamp,value\n").unwrap().lines();
+        let values = rows.map(|row| row.split_once(',').unwrap());
+        values
+            .map(|(time, value)| {
+                assert_eq!(time.parse::<u64>().unwrap() % 10, 0, "intervals of ten seconds");
+                value.parse::<u64>().unwrap()
+            })
+            .sum()
+    };
+    assert_eq!(sum("web~todos.created~mail.csv"), 1_033);
+    assert_eq!(sum("web~todos.list~todos.csv"), 21);
+    let of_bytes = ["series", "bytes", "--of", "bytes", "--dir", "audit"];
+    audit_ok(broker.dir(), &of_bytes);
+    let bytes = fs::read_to_string(broker.path("bytes/web~todos.created~mail.csv")).unwrap();
+    assert!(bytes.lines().skip(1).count() > 0);
+    let output = std::process::Command::new(EXOCOM)
+        .args(["alarms", "backtest", "--kind", "count", "--interval", "10s"])
+        .arg(broker.path("series/web~todos.created~mail.csv"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("0 alarms in "), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
