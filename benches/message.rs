@@ -125,7 +125,7 @@ impl Town {
     /// What `net/connection` does with what it has read and decrypted.
     fn turn(&mut self, client: &mut Client, said: &[u8]) {
         let turn = &mut self.turn;
-        assert_eq!(client.session.begin(&self.world, turn), Next::GoOn);
+        assert_eq!(client.session.begin(&self.world, turn, 0), Next::GoOn);
         let mut used = 0;
         while let Some(rest) = said.get(used..).filter(|rest| !rest.is_empty()) {
             let Ok(Step::Op(op, bytes)) = decode(rest, PAYLOAD_BYTES_MAX) else {

@@ -338,6 +338,12 @@ pub const ADMIN_POLICY_BYTES_MAX: usize = 8 << 20;
 /// Policies of the past that are kept, with their texts.
 pub const POLICY_CHANGES_KEPT_MAX: usize = 200;
 
+/// Flows that a candidate policy is told to judge otherwise, each by itself. Those past it are counted together.
+pub const SHADOW_FLOWS_MAX: usize = 16_384;
+
+/// The same for one service, which may make names up.
+pub const SHADOW_FLOWS_PER_SERVICE_MAX: usize = 1024;
+
 /// How long a policy may wait to be confirmed, in milliseconds: one day.
 pub const POLICY_CONFIRM_MS_MAX: u64 = 86_400_000;
 

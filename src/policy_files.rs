@@ -1,4 +1,4 @@
-//! A policy's files on disk: the one place that reads them, for every command that needs a policy, and that replaces one.
+//! A policy's files on disk: the one place that reads them, for every command that needs a policy, and that replaces them.
 //!
 //! Reads no more than a policy may have, and judges nothing but that it is text.
 
@@ -61,21 +61,154 @@ pub fn replace(path: &Path, read: &str, text: &str) -> io::Result<()> {
         .parent()
         .ok_or_else(|| io::Error::other("the file is in no folder"))?;
     let metadata = fs::metadata(&path)?;
-    let mut temporary = tempfile::Builder::new().prefix(".exocom-").tempfile_in(folder)?;
-    temporary.write_all(text.as_bytes())?;
-    let file = temporary.as_file();
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (metadata.uid(), metadata.gid()) {
-        std::os::unix::fs::fchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
-    }
-    file.set_permissions(metadata.permissions())?;
-    file.sync_all()?;
+    let temporary = temporary(folder, text, Some(&metadata))?;
     // As late as can be: what is written between here and the renaming is lost.
     if fs::read(&path)? != read.as_bytes() {
         return Err(io::Error::other("somebody has changed the file meanwhile"));
     }
     temporary.persist(&path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// The files of a policy as they would be in a folder, in their order. The names come from outside: each must be that of
+/// a file which [`load_sources`] reads there. A single file takes the name of a single file that is there.
+pub fn name_in(folder: &Path, files: Vec<(String, String)>) -> Result<Vec<Source>, String> {
+    let there = files_in(folder, POLICIES).map_err(|error| error.to_string())?;
+    if let ([(_, text)], [only]) = (files.as_slice(), there.as_slice()) {
+        return Ok(vec![Source {
+            name: only.display().to_string(),
+            text: text.clone(),
+        }]);
+    }
+    let mut named: Vec<(PathBuf, String)> = Vec::new();
+    for (name, text) in files {
+        let base = Path::new(&name).file_name().and_then(|base| base.to_str());
+        let base = base.filter(|base| {
+            let is_plain = !base.starts_with('.') && !base.chars().any(|c| c.is_control() || c == '/');
+            is_plain
+                && base.len() <= FILE_NAME_BYTES_MAX
+                && Path::new(base).extension() == Some(POLICIES.as_ref())
+        });
+        let Some(base) = base else {
+            return Err(format!(
+                "{name:?}: the files of a policy in a folder are called NAME.toml"
+            ));
+        };
+        let path = folder.join(base);
+        if named.iter().any(|(other, _)| *other == path) {
+            return Err(format!("{base}: two files of the policy have this name"));
+        }
+        named.push((path, text));
+    }
+    if named.is_empty() {
+        return Err("the policy has no files".to_owned());
+    }
+    named.sort();
+    let source = |(path, text): (PathBuf, String)| Source {
+        name: path.display().to_string(),
+        text,
+    };
+    Ok(named.into_iter().map(source).collect())
+}
+
+/// Replaces the files of a policy in a folder by others: writes what is new or changed, and removes what is no more.
+/// Refuses it if they no longer are as they were read. If one cannot be written, all stay as they were; a crash in the
+/// middle leaves some of each.
+pub fn replace_all(folder: &Path, read: &[Source], new: &[Source]) -> io::Result<()> {
+    let there = load_sources(&[folder.to_owned()]).map_err(io::Error::other)?;
+    if there != read {
+        return Err(io::Error::other("somebody has changed the files meanwhile"));
+    }
+    let mut done = 0;
+    let steps = steps(read, new);
+    let taken = steps.iter().try_for_each(|step| {
+        step.take(folder, read)?;
+        done += 1;
+        Ok(())
+    });
+    if let Err(error) = taken {
+        for step in steps.iter().take(done).rev() {
+            if let Err(undo) = step.reversed().take(folder, read) {
+                return Err(io::Error::other(format!(
+                    "{error}; and {}, which had been replaced, cannot be put back: {undo}",
+                    step.name
+                )));
+            }
+        }
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// What becomes of one file.
+struct Step<'a> {
+    name: &'a str,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+}
+
+/// What is to be done, what is written before what is removed: an error is likelier there.
+fn steps<'a>(read: &'a [Source], new: &'a [Source]) -> Vec<Step<'a>> {
+    let text_in = |sources: &'a [Source], name: &str| {
+        let source = sources.iter().find(|source| source.name == name);
+        source.map(|source| source.text.as_str())
+    };
+    let written = new.iter().map(|source| Step {
+        name: &source.name,
+        before: text_in(read, &source.name),
+        after: Some(&source.text),
+    });
+    let gone = read.iter().filter(|source| text_in(new, &source.name).is_none());
+    let removed = gone.map(|source| Step {
+        name: &source.name,
+        before: Some(&source.text),
+        after: None,
+    });
+    written
+        .chain(removed)
+        .filter(|step| step.before != step.after)
+        .collect()
+}
+
+impl Step<'_> {
+    const fn reversed(&self) -> Self {
+        Self {
+            name: self.name,
+            before: self.after,
+            after: self.before,
+        }
+    }
+
+    fn take(&self, folder: &Path, read: &[Source]) -> io::Result<()> {
+        let path = Path::new(self.name);
+        match (self.before, self.after) {
+            (Some(before), Some(after)) => replace(path, before, after),
+            (None, Some(after)) => {
+                // Whoever may read the policy may read all of it.
+                let like = read.first().and_then(|source| fs::metadata(&source.name).ok());
+                let temporary = temporary(folder, after, like.as_ref())?;
+                temporary.persist_noclobber(path).map_err(|error| error.error)?;
+                Ok(())
+            }
+            (_, None) => fs::remove_file(path),
+        }
+    }
+}
+
+/// A file that has its text, on disk, and is not yet where it belongs; with the mode and owner of another.
+fn temporary(folder: &Path, text: &str, like: Option<&fs::Metadata>) -> io::Result<tempfile::NamedTempFile> {
+    let mut temporary = tempfile::Builder::new().prefix(".exocom-").tempfile_in(folder)?;
+    temporary.write_all(text.as_bytes())?;
+    let file = temporary.as_file();
+    if let Some(like) = like {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+            std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))?;
+        }
+        file.set_permissions(like.permissions())?;
+    }
+    file.sync_all()?;
+    Ok(temporary)
 }
 
 /// Reads the expectations beside a policy: of a file `todo.toml`, the file `todo.expect` if there is one; of a folder,
@@ -106,6 +239,9 @@ pub fn load_files(files: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
     }
     Ok(sources)
 }
+
+/// What file systems allow.
+const FILE_NAME_BYTES_MAX: usize = 255;
 
 const POLICIES: &str = "toml";
 const EXPECTATIONS: &str = "expect";

@@ -11,6 +11,7 @@ pub mod figures;
 pub mod policy;
 pub mod queue;
 pub mod revoked;
+pub mod shadow;
 pub mod status;
 
 /// What a local user calls themselves.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::shadow::ShadowReport;
 use crate::console::status::rfc3339;
 use crate::policy::Capability;
 
@@ -23,8 +24,9 @@ pub enum PolicyVerb {
     Apply {
         /// The version that must be in force: the one that the operator has compared it with.
         against: String,
-        /// Its text.
-        text: String,
+        /// Names and texts of its files. In a folder they take the place of all that are there; a single file keeps the
+        /// name that it has on the broker's machine.
+        files: Vec<(String, String)>,
         /// Why.
         why: Option<String>,
         /// Put the old one back after this time, in milliseconds, unless somebody confirms.
@@ -34,6 +36,20 @@ pub enum PolicyVerb {
     Confirm {
         /// Its version.
         version: String,
+    },
+    /// Try a candidate beside the policy in force, without effect.
+    ShadowStart {
+        /// Names and texts of its files.
+        files: Vec<(String, String)>,
+        /// Why.
+        why: Option<String>,
+    },
+    /// What the candidate would have done otherwise so far.
+    ShadowReport,
+    /// Try it no longer.
+    ShadowStop {
+        /// Why.
+        why: Option<String>,
     },
 }
 
@@ -69,6 +85,8 @@ pub enum PolicyAnswer {
         /// Its version.
         version: String,
     },
+    /// What a candidate that is tried would have done otherwise.
+    Shadow(Box<ShadowReport>),
     /// It was not done.
     Refused {
         /// Why, and what to do.
@@ -92,6 +110,11 @@ pub struct PolicyChange {
 }
 
 impl PolicyVerb {
+    /// Whether it changes anything.
+    pub fn is_change(&self) -> bool {
+        self.asked().is_grave
+    }
+
     /// What is asked, for the gate: to look, `view`; to change something, `apply-policy`.
     pub fn asked(&self) -> Asked {
         match self {
@@ -106,6 +129,19 @@ impl PolicyVerb {
             Self::Confirm { version } => {
                 Asked::change("policy confirm", Capability::ApplyPolicy, version, None)
             }
+            Self::ShadowStart { files, why } => {
+                let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+                Asked::change(
+                    "policy shadow start",
+                    Capability::ApplyPolicy,
+                    &names.join(", "),
+                    why.as_deref(),
+                )
+            }
+            Self::ShadowReport => Asked::look("policy shadow report"),
+            Self::ShadowStop { why } => {
+                Asked::change("policy shadow stop", Capability::ApplyPolicy, "", why.as_deref())
+            }
         }
     }
 }
@@ -117,6 +153,7 @@ impl PolicyAnswer {
             Self::Policy { .. } | Self::Log { .. } => Ok("shown".to_owned()),
             Self::Applied { to, .. } => Ok(format!("{to} is in force")),
             Self::Confirmed { version } => Ok(format!("{version} stays")),
+            Self::Shadow(report) => Ok(report.outcome()),
             Self::Refused { reason } => Err(reason.lines().next().unwrap_or_default().to_owned()),
         }
     }
@@ -164,6 +201,7 @@ impl PolicyAnswer {
                 ms / 1000
             ),
             Self::Confirmed { version } => writeln!(out, "{version} stays in force"),
+            Self::Shadow(report) => out.write_str(&report.to_text()),
             Self::Refused { reason } => writeln!(out, "refused: {reason}"),
         }
     }

@@ -271,6 +271,9 @@ impl<P: Peer> Handover<P> {
         });
         mailbox.deliver(&target.subscription, &target.head, &content, open)?;
         target.flow.count_delivered(content.payload.len());
+        if let Some(seen) = &target.shadow {
+            seen.count(now_us);
+        }
         Ok(())
     }
 

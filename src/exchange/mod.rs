@@ -14,6 +14,7 @@ pub mod options;
 pub mod replies;
 pub mod route;
 pub mod session;
+pub mod shadow;
 pub mod share;
 mod subscriptions;
 #[cfg(test)]

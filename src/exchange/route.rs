@@ -13,6 +13,7 @@ use crate::exchange::directory::Directory;
 use crate::exchange::limiter::{self, Buckets, Limiter};
 use crate::exchange::mailbox::{ConnId, Peer, Subscription};
 use crate::exchange::replies::Origin;
+use crate::exchange::shadow::{Judged, Seen, Shadow};
 use crate::exchange::share::Allowance;
 use crate::identity::{Identity, Role};
 use crate::policy::{Action, Audit, Delivery, Permit, Policy};
@@ -35,6 +36,16 @@ pub struct Route<P> {
     /// The message name, where each message is recorded by itself.
     each: Option<Arc<str>>,
     limiters: Box<[Limiter]>,
+    shadow: Option<Box<Beside>>,
+}
+
+/// What is counted beside each message while a candidate policy is tried that would treat it otherwise.
+#[derive(Debug)]
+struct Beside {
+    /// The message.
+    judged: Option<Judged>,
+    /// That it would be kept for further services.
+    kept_for: Box<[Arc<Seen>]>,
 }
 
 /// What a tracked message needs in place of live subscriptions: the services that receive it, there or not.
@@ -61,6 +72,8 @@ pub struct Target<P> {
     pub service: Arc<str>,
     /// The flow to that.
     pub flow: Arc<FlowCounters>,
+    /// Where deliveries are counted that a candidate policy would deny.
+    pub(super) shadow: Option<Arc<Seen>>,
     /// What its requests have in common, made with the first.
     origin: OnceCell<Arc<Origin<P>>>,
 }
@@ -101,13 +114,14 @@ impl<P: Peer> Route<P> {
     /// Finds the receivers of a permitted message: every live subscription whose service may receive it under
     /// the same policy. It is counted and limited by what the sender has for that; `seed` spreads senders over the
     /// members of a group.
-    pub fn find(
+    pub(super) fn find(
         name: MessageName,
         permit: Permit,
         policy: &Policy,
         directory: &Directory<P>,
         (flows, buckets): (&FlowBook, &Buckets),
         seed: u64,
+        shadow: Option<(&Shadow, Option<Judged>)>,
     ) -> Rc<Self> {
         let nobody = flows.counters(name.as_str(), None);
         let tracked = (permit.terms().delivery == Delivery::AtLeastOnce).then(|| Tracked {
@@ -115,6 +129,14 @@ impl<P: Peer> Route<P> {
             terms: DeliveryTerms::of(permit.terms()),
             receivers: policy.receivers(&name).cloned().collect(),
         });
+        let (shadow, judged) = shadow.unzip();
+        let beside = Beside {
+            judged: judged.flatten(),
+            kept_for: match (shadow, &tracked) {
+                (Some(shadow), Some(_)) => shadow.judge_receivers(policy, &name),
+                _ => Box::default(),
+            },
+        };
         let each = (permit.terms().audit == Audit::Each).then(|| Arc::from(name.as_str()));
         let mut route = Self {
             limiters: buckets.limiters(permit.limits()),
@@ -126,6 +148,7 @@ impl<P: Peer> Route<P> {
             nobody,
             tracked,
             each,
+            shadow: beside.is_otherwise().then(|| Box::new(beside)),
         };
         if route.tracked.is_some() {
             return Rc::new(route);
@@ -135,11 +158,16 @@ impl<P: Peer> Route<P> {
         for entry in directory.find(&route.name) {
             let known = match &mut known {
                 Some(last) if same_party(&last.identity, &entry.identity) => last,
-                _ => known.insert(Known::decide(&route.name, &entry.identity, policy, flows)),
+                _ => known.insert(Known::decide(&route.name, &entry.identity, policy, flows, shadow)),
             };
-            let Some((service, flow)) = known.receiver.clone() else {
+            let Some(receiver) = known.receiver.clone() else {
                 continue;
             };
+            let Receiver {
+                service,
+                flow,
+                shadow,
+            } = receiver;
             let index = u32::try_from(route.targets.len()).expect("far fewer subscriptions than 2^32");
             match &entry.subscription.queue {
                 None => route.plain.push(index),
@@ -169,6 +197,7 @@ impl<P: Peer> Route<P> {
                 subscription: entry.subscription,
                 service,
                 flow,
+                shadow,
             });
         }
         for group in &route.groups {
@@ -209,6 +238,13 @@ impl<P: Peer> Route<P> {
     /// The message name, where each message is recorded by itself.
     pub const fn each(&self) -> Option<&Arc<str>> {
         self.each.as_ref()
+    }
+
+    /// Counts what a candidate policy would do otherwise with a message about which the policy in force has decided.
+    pub(super) fn count_beside(&self, payload_bytes: usize, now_us: u64) {
+        if let Some(beside) = &self.shadow {
+            beside.count(payload_bytes, now_us);
+        }
     }
 
     /// Whether one more message may come now; if not, the line of the policy that limits it.
@@ -278,20 +314,53 @@ impl<P: Peer> Route<P> {
     }
 }
 
+impl Beside {
+    fn is_otherwise(&self) -> bool {
+        self.judged.is_some() || !self.kept_for.is_empty()
+    }
+
+    #[cold]
+    fn count(&self, payload_bytes: usize, now_us: u64) {
+        if let Some(judged) = &self.judged {
+            judged.count(payload_bytes, now_us);
+        }
+        for seen in &self.kept_for {
+            seen.count(now_us);
+        }
+    }
+}
+
 /// Whether one service may receive the message, asked once for all its instances in a row.
 struct Known {
     identity: Arc<Identity>,
-    /// The service and the flow to it, if it may.
-    receiver: Option<(Arc<str>, Arc<FlowCounters>)>,
+    /// The service, if it may.
+    receiver: Option<Receiver>,
+}
+
+/// A service that may receive the message.
+#[derive(Clone)]
+struct Receiver {
+    service: Arc<str>,
+    flow: Arc<FlowCounters>,
+    /// Where deliveries are counted that a candidate policy would deny.
+    shadow: Option<Arc<Seen>>,
 }
 
 impl Known {
-    fn decide(name: &MessageName, identity: &Arc<Identity>, policy: &Policy, flows: &FlowBook) -> Self {
-        let may_receive = policy.decide(identity, Action::Receive, name).is_ok();
-        let receiver = match &identity.role {
-            Role::Service(service) if may_receive => {
-                Some((Arc::clone(service), flows.counters(name.as_str(), Some(service))))
-            }
+    fn decide(
+        name: &MessageName,
+        identity: &Arc<Identity>,
+        policy: &Policy,
+        flows: &FlowBook,
+        shadow: Option<&Shadow>,
+    ) -> Self {
+        let permit = policy.decide(identity, Action::Receive, name);
+        let receiver = match (&identity.role, permit) {
+            (Role::Service(service), Ok(permit)) => Some(Receiver {
+                service: Arc::clone(service),
+                flow: flows.counters(name.as_str(), Some(service)),
+                shadow: shadow.and_then(|shadow| shadow.judge_receive(policy, identity, name, &permit)),
+            }),
             _ => None,
         };
         Self {

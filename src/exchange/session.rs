@@ -107,17 +107,21 @@ impl<P: Peer> Session<P> {
     /// To be called before the first operation of a turn: takes notice of a changed policy and of changed
     /// subscriptions. Where the policy no longer lets the service connect, or listen as it does, it ends, or the
     /// subscription does.
-    pub fn begin(&mut self, world: &World<P>, turn: &mut Turn<P>) -> Next {
+    pub fn begin(&mut self, world: &World<P>, turn: &mut Turn<P>, now_us: u64) -> Next {
         self.is_halted = world.is_halted();
         self.ways.notice_subscriptions(world);
         if !self.ways.notice_policy(world) {
             return Next::GoOn;
         }
-        let policy = self.ways.policy();
-        if policy.admit(&self.identity, self.zone.as_deref()).is_err() {
+        let law = self.ways.law(now_us);
+        let zone = self.zone.as_deref();
+        if let Some(shadow) = law.shadow {
+            shadow.count_connection(law.policy, &self.identity, zone, now_us);
+        }
+        if law.policy.admit(&self.identity, zone).is_err() {
             return Next::End(ErrText::StaleConnection);
         }
-        self.subscriptions.apply_policy(world, policy, turn);
+        self.subscriptions.apply_policy(world, law, turn);
         Next::GoOn
     }
 
@@ -140,7 +144,7 @@ impl<P: Peer> Session<P> {
                 self.finish(world, buffer, turn, now_us);
                 if self
                     .subscriptions
-                    .subscribe(world, self.ways.policy(), subject, queue, sid, turn)
+                    .subscribe(world, self.ways.law(now_us), subject, queue, sid, turn)
                 {
                     self.say_ok(turn);
                 }
@@ -213,7 +217,7 @@ impl<P: Peer> Session<P> {
     ) {
         let reference = turn.remember(buffer, message);
         let route = match self.ways.find(world, message.subject, turn) {
-            Way::Denied(denied) => return deny(&denied, message, reference, turn),
+            Way::Denied(denied) => return deny(&denied, message, reference, turn, now_us),
             Way::Open(route) => route,
             Way::Checkpoint => return self.ask_checkpoint(world, message, reference, turn),
         };
@@ -233,6 +237,7 @@ impl<P: Peer> Session<P> {
             turn.count_denial("over-limit", message.subject, &rule);
             return turn.refuse(reference, Reason::Overloaded, Some(rule));
         }
+        route.count_beside(message.payload.len(), now_us);
         let payload_max = route.permit().terms().payload_max;
         if payload_max.is_some_and(|max| message.payload.len() > max) {
             route.count_denied();
@@ -421,8 +426,11 @@ fn hear<P>(
     })
 }
 
-fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: MessageRef, turn: &mut Turn<P>) {
+fn deny<P>(denied: &Denied, message: &Publish<'_>, reference: MessageRef, turn: &mut Turn<P>, now_us: u64) {
     denied.flow.count_denied();
+    if let Some(shadow) = &denied.shadow {
+        shadow.count(message.payload.len(), now_us);
+    }
     turn.count_denial("publish", message.subject, &denied.rule);
     encode::err(&mut turn.control, ErrText::PublishDenied(message.subject));
     turn.refuse(reference, Reason::Denied, Some(Rc::clone(&denied.rule)));

@@ -11,12 +11,12 @@ use crate::exchange::inbox::inbox_pattern;
 use crate::exchange::mailbox::{Peer, Subscription};
 use crate::exchange::share::{Holding, Share};
 use crate::exchange::turn::Turn;
+use crate::exchange::ways::Law;
 use crate::exchange::world::World;
 use crate::identity::Identity;
 use crate::limits::{
     SUBSCRIPTION_TOKENS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX, SUBSCRIPTIONS_PER_PATTERN_MAX,
 };
-use crate::policy::Policy;
 use crate::wire::encode::{self, ErrText};
 use crate::wire::name::Pattern;
 
@@ -66,13 +66,12 @@ impl<P: Peer> Subscriptions<P> {
     }
 
     /// Ends those that a changed policy no longer grants, and tells the client.
-    pub(super) fn apply_policy(&mut self, world: &World<P>, policy: &Policy, turn: &mut Turn<P>) {
+    pub(super) fn apply_policy(&mut self, world: &World<P>, law: Law<'_>, turn: &mut Turn<P>) {
         let refused: Vec<Box<[u8]>> = self
             .by_sid
             .iter()
             .filter(|(_, listening)| {
-                policy
-                    .decide_subscription(&self.identity, &listening.pattern)
+                law.decide_subscription(&self.identity, &listening.pattern)
                     .is_err()
             })
             .map(|(sid, _)| sid.clone())
@@ -97,13 +96,13 @@ impl<P: Peer> Subscriptions<P> {
     pub(super) fn subscribe(
         &mut self,
         world: &World<P>,
-        policy: &Policy,
+        law: Law<'_>,
         subject: &[u8],
         queue: Option<&[u8]>,
         sid: &[u8],
         turn: &mut Turn<P>,
     ) -> bool {
-        match self.try_subscribe(world, policy, subject, queue, sid) {
+        match self.try_subscribe(world, law, subject, queue, sid) {
             Ok(()) => true,
             Err(rule) => {
                 turn.notice("subscribe", subject, &rule);
@@ -118,14 +117,14 @@ impl<P: Peer> Subscriptions<P> {
     fn try_subscribe(
         &mut self,
         world: &World<P>,
-        policy: &Policy,
+        law: Law<'_>,
         subject: &[u8],
         queue: Option<&[u8]>,
         sid: &[u8],
     ) -> Result<(), String> {
         let wanted = match inbox_pattern(subject) {
             Some(inbox) => Wanted::Answers(inbox),
-            None => Wanted::Messages(self.granted(policy, subject)?),
+            None => Wanted::Messages(self.granted(law, subject)?),
         };
         let (inboxes, is_inbox) = self
             .peer
@@ -144,9 +143,9 @@ impl<P: Peer> Subscriptions<P> {
     }
 
     /// The pattern, if the service may receive all that it matches.
-    fn granted(&self, policy: &Policy, subject: &[u8]) -> Result<Pattern, String> {
+    fn granted(&self, law: Law<'_>, subject: &[u8]) -> Result<Pattern, String> {
         let pattern = Pattern::parse(subject).map_err(|error| error.to_string())?;
-        match policy.decide_subscription(&self.identity, &pattern) {
+        match law.decide_subscription(&self.identity, &pattern) {
             Ok(_) => Ok(pattern),
             Err(denial) => Err(denial.rule_or_no_grant().to_string()),
         }

@@ -133,7 +133,7 @@ impl Town {
     fn turn(&mut self, client: &mut Client, bytes: &[u8]) -> Next {
         let Self { world, turn, .. } = self;
         let mut used = 0;
-        let mut next = client.session.begin(world, turn);
+        let mut next = client.session.begin(world, turn, self.now_us);
         while next == Next::GoOn && used < bytes.len() {
             match decode(&bytes[used..], PAYLOAD_BYTES_MAX).unwrap() {
                 Step::Op(op, taken) => {

@@ -11,15 +11,16 @@ use crate::exchange::directory::RouteVersion;
 use crate::exchange::limiter::Buckets;
 use crate::exchange::mailbox::{ConnId, Peer};
 use crate::exchange::route::Route;
+use crate::exchange::shadow::{Judged, Shadow};
 use crate::exchange::share::{Holding, Share};
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
 use crate::identity::Identity;
 use crate::limits::{CACHED_ROUTES_PER_CONNECTION_MAX, CACHED_TARGETS_PER_CONNECTION_MAX};
-use crate::policy::{Action, Policy};
+use crate::policy::{Action, Denial, Policy, SubscriptionPermit};
 use crate::traffic::flow::{FlowBook, FlowCounters};
 use crate::wire::CHECKPOINT_SUBJECT;
-use crate::wire::name::MessageName;
+use crate::wire::name::{MessageName, Pattern};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct Ways<P> {
     flows: Arc<FlowBook>,
     buckets: Arc<Buckets>,
     policy: Arc<Policy>,
+    shadow: Option<Arc<Shadow>>,
     /// `None` before the first look.
     policy_generation: Option<u64>,
     epoch: u64,
@@ -57,6 +59,32 @@ pub struct Denied {
     pub(super) rule: Rc<str>,
     /// Where it is counted.
     pub(super) flow: Arc<FlowCounters>,
+    /// Where it is counted too, if a candidate policy would allow it.
+    pub(super) shadow: Option<Judged>,
+}
+
+/// By what is decided now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Law<'a> {
+    /// The policy in force.
+    pub(super) policy: &'a Policy,
+    /// The candidate beside it, which decides nothing.
+    pub(super) shadow: Option<&'a Shadow>,
+    pub(super) now_us: u64,
+}
+
+impl Law<'_> {
+    /// Whether a service may receive every name that a pattern matches.
+    pub(super) fn decide_subscription(
+        &self,
+        service: &Identity,
+        pattern: &Pattern,
+    ) -> Result<SubscriptionPermit, Denial> {
+        if let Some(shadow) = self.shadow {
+            shadow.count_subscription(self.policy, service, pattern, self.now_us);
+        }
+        self.policy.decide_subscription(service, pattern)
+    }
 }
 
 #[derive(Debug)]
@@ -100,6 +128,7 @@ impl<P: Peer> Ways<P> {
             flows,
             buckets: Arc::clone(&share.buckets),
             policy: world.policy(),
+            shadow: None,
             policy_generation: None,
             epoch: world.directory.epoch(),
             cached_targets: 0,
@@ -113,12 +142,21 @@ impl<P: Peer> Ways<P> {
         &self.policy
     }
 
+    /// The same, with the candidate beside it.
+    pub(super) fn law(&self, now_us: u64) -> Law<'_> {
+        Law {
+            policy: &self.policy,
+            shadow: self.shadow.as_deref(),
+            now_us,
+        }
+    }
+
     /// Takes notice of changed subscriptions.
     pub(super) fn notice_subscriptions(&mut self, world: &World<P>) {
         self.epoch = world.directory.epoch();
     }
 
-    /// Takes notice of a changed policy; says whether it has changed. The first time it says so always: the
+    /// Takes notice of a changed policy, or of a candidate beside it; says whether either has changed. The first time it says so always: the
     /// policy that admitted the connection may be another already.
     pub(super) fn notice_policy(&mut self, world: &World<P>) -> bool {
         let generation = Some(world.policy_generation());
@@ -127,6 +165,7 @@ impl<P: Peer> Ways<P> {
         }
         self.policy_generation = generation;
         self.policy = world.policy();
+        self.shadow = world.shadow();
         self.clear();
         true
     }
@@ -162,12 +201,18 @@ impl<P: Peer> Ways<P> {
             if subject == CHECKPOINT_SUBJECT && world.checkpoints.is_some() {
                 return Way::Checkpoint;
             }
-            return Way::Denied(self.denied(">", subject, "no grant", turn));
+            return Way::Denied(self.denied(">", subject, "no grant", None, turn));
         };
         let version = world.directory.version(name.as_str());
-        let way = match self.policy.decide(&self.identity, Action::Send, &name) {
+        let decided = self.policy.decide(&self.identity, Action::Send, &name);
+        let judged = self
+            .shadow
+            .as_ref()
+            .and_then(|shadow| shadow.judge_send(&self.policy, &self.identity, &name, &decided));
+        let way = match decided {
             Ok(permit) => {
                 let seed = self.sender.0;
+                let shadow = self.shadow.as_deref().map(|shadow| (shadow, judged));
                 Way::Open(Route::find(
                     name,
                     permit,
@@ -175,12 +220,14 @@ impl<P: Peer> Ways<P> {
                     &world.directory,
                     (&self.flows, &self.buckets),
                     seed,
+                    shadow,
                 ))
             }
             Err(denial) => Way::Denied(self.denied(
                 name.as_str(),
                 subject,
                 &denial.rule_or_no_grant().to_string(),
+                judged,
                 turn,
             )),
         };
@@ -214,11 +261,19 @@ impl<P: Peer> Ways<P> {
         }
     }
 
-    fn denied(&self, counted_as: &str, subject: &[u8], rule: &str, turn: &mut Turn<P>) -> Denied {
+    fn denied(
+        &self,
+        counted_as: &str,
+        subject: &[u8],
+        rule: &str,
+        shadow: Option<Judged>,
+        turn: &mut Turn<P>,
+    ) -> Denied {
         turn.notice("publish", subject, rule);
         Denied {
             rule: Rc::from(rule),
             flow: self.flows.denied_counters(counted_as),
+            shadow,
         }
     }
 }

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use crate::exchange::checkpoints::CheckpointDesk;
 use crate::exchange::directory::Directory;
+use crate::exchange::shadow::Shadow;
 use crate::exchange::share::Share;
 use crate::exchange::tracked::Intake;
 use crate::policy::Policy;
@@ -22,6 +23,7 @@ pub struct World<P> {
     pub directory: Directory<P>,
     policy: ArcSwap<Policy>,
     policy_generation: AtomicU64,
+    shadow: ArcSwapOption<Shadow>,
     is_halted: AtomicBool,
     shares: Mutex<HashMap<Arc<str>, Arc<Share>>>,
     /// The way to the audit log, where there is one.
@@ -42,6 +44,7 @@ where
             directory: Directory::default(),
             policy: ArcSwap::new(policy),
             policy_generation: AtomicU64::new(0),
+            shadow: ArcSwapOption::empty(),
             is_halted: AtomicBool::new(false),
             shares: Mutex::default(),
             audit: None,
@@ -58,6 +61,19 @@ where
     /// Puts another policy in force. Every turn that begins after this returns is decided by it.
     pub fn set_policy(&self, policy: Arc<Policy>) {
         self.policy.store(policy);
+        self.policy_generation.fetch_add(1, Release);
+        self.wake_deliveries();
+    }
+
+    /// The candidate that is tried beside the policy in force.
+    pub fn shadow(&self) -> Option<Arc<Shadow>> {
+        self.shadow.load_full()
+    }
+
+    /// Tries a candidate beside the policy in force, or none any more. Every turn that begins after this returns asks
+    /// it.
+    pub fn set_shadow(&self, shadow: Option<Arc<Shadow>>) {
+        self.shadow.store(shadow);
         self.policy_generation.fetch_add(1, Release);
         self.wake_deliveries();
     }
@@ -84,7 +100,7 @@ where
         Arc::clone(self.shares.lock().entry(Arc::clone(service)).or_default())
     }
 
-    /// Changes whenever the policy does.
+    /// Changes whenever the policy does, or the candidate beside it: what was decided before is decided anew.
     pub fn policy_generation(&self) -> u64 {
         self.policy_generation.load(Acquire)
     }

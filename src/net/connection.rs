@@ -222,7 +222,7 @@ impl Handle {
             session.reap(&broker.world);
         }
         if orders & order::CHECK_POLICY != 0 {
-            if let Next::End(text) = session.begin(&broker.world, turn) {
+            if let Next::End(text) = session.begin(&broker.world, turn, broker.clock.now_us()) {
                 return Some(self.end_with(session, turn, text));
             }
             self.log_denials(broker, turn, broker.clock.now_us());
@@ -284,7 +284,7 @@ impl Handle {
             self.pings_unanswered.store(0, Relaxed);
         }
         let mut used = 0;
-        let mut end = session.begin(&broker.world, turn);
+        let mut end = session.begin(&broker.world, turn, now_us);
         while end == Next::GoOn && buffer.len() - used >= held.bytes_wanted.max(1) {
             let rest = buffer.get(used..).unwrap_or_default();
             if !rest.first().is_some_and(|&byte| session.may_begin_with(byte)) {

@@ -226,6 +226,10 @@ impl Room {
         let id = broker.next_id();
         let info = broker.info(id, listener.address, address);
         let admitted = broker.world.policy().admit(&identity, listener.zone.as_deref());
+        if let (Err(_), Some(shadow)) = (&admitted, broker.world.shadow()) {
+            let (zone, now_us) = (listener.zone.as_deref(), broker.clock.now_us());
+            shadow.count_connection(&broker.world.policy(), &identity, zone, now_us);
+        }
         let share = match &admitted {
             Ok(admission) => broker.world.share(admission.service()),
             // Whoever is not admitted has no part in anything.

@@ -17,7 +17,7 @@ use crate::disk::state;
 use crate::limits::{ADMIN_TEXT_BYTES_MAX, POLICY_BYTES_MAX, POLICY_CHANGES_KEPT_MAX, POLICY_CONFIRM_MS_MAX};
 use crate::net::clock::Clock;
 use crate::policy::{Compiled, Policy, Source};
-use crate::policy_files::{load_sources, replace};
+use crate::policy_files::{load_sources, name_in, replace, replace_all};
 use crate::serve::Shared;
 use crate::serve::policy::{compile_policy, digest, log_warnings};
 use crate::wire::printable;
@@ -27,6 +27,9 @@ const FOLDER: &str = "policies";
 
 /// The list of changes, in that folder.
 const LOG: &str = "log.json";
+
+/// What tells that the files of a policy are being replaced, in that folder.
+const REPLACING: &str = "replacing.json";
 
 /// Bytes of that list, at most.
 const LOG_BYTES_MAX: u64 = (POLICY_CHANGES_KEPT_MAX * 2048) as u64;
@@ -52,9 +55,9 @@ struct DeskState {
 #[derive(Debug)]
 struct Unconfirmed {
     version: String,
-    text: String,
+    sources: Vec<Source>,
     before: Arc<Policy>,
-    text_before: String,
+    sources_before: Vec<Source>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +65,15 @@ struct Unconfirmed {
 struct KeptLog {
     version: u32,
     changes: Vec<PolicyChange>,
+}
+
+/// What is on disk while a folder of files is replaced.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replacing {
+    folder: PathBuf,
+    before: Vec<(String, String)>,
+    after: Vec<(String, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,15 +121,8 @@ impl Desk {
         if from.as_deref() == Some(policy.version()) {
             return Ok(());
         }
-        let name = |source: &Source| {
-            let name = Path::new(&source.name).file_name();
-            name.map_or(source.name.clone(), |name| name.to_string_lossy().into_owned())
-        };
         let kept = KeptPolicy {
-            files: sources
-                .iter()
-                .map(|source| (name(source), source.text.clone()))
-                .collect(),
+            files: by_name(sources),
         };
         let mut changes = state.changes.clone();
         changes.push(PolicyChange {
@@ -176,10 +181,92 @@ impl Desk {
         Ok(kept.files)
     }
 
+    /// Writes a policy over another, in its file or its folder: the whole of it, or nothing. After a crash
+    /// [`Desk::finish`] sees to that.
+    fn replace(&self, path: &Path, before: &[Source], after: &[Source]) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: cannot be replaced: {error}", path.display());
+        if path.is_file() {
+            let ([before], [after]) = (before, after) else {
+                return Err(format!("{}: is one file, and the policy is not", path.display()));
+            };
+            return replace(path, &before.text, &after.text).map_err(failed);
+        }
+        let mark = self.folder.join(REPLACING);
+        let replacing = Replacing {
+            folder: path.canonicalize().map_err(failed)?,
+            before: by_name(before),
+            after: by_name(after),
+        };
+        self.write(&mark, &replacing)?;
+        let replaced = replace_all(path, before, after).map_err(failed);
+        remove(&mark)?;
+        replaced
+    }
+
+    /// After a crash in the middle of replacing a folder's files: puts the old ones back, unless all the new ones are
+    /// there already.
+    pub(super) fn finish(&self, path: &Path) -> Result<(), String> {
+        let mark = self.folder.join(REPLACING);
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", mark.display());
+        let Some(bytes) = state::read(&mark, 2 * KEPT_BYTES_MAX).map_err(|error| failed(&error))? else {
+            return Ok(());
+        };
+        let Replacing {
+            folder,
+            before,
+            after,
+        } = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        let is_this = path.canonicalize().is_ok_and(|path| path == folder);
+        if is_this {
+            let found = load_sources(&[path.to_owned()]).map_err(|error| error.to_string())?;
+            let there = by_name(&found);
+            let is_known = |name: &String| {
+                let text_in = |files: &[(String, String)]| {
+                    let file = files.iter().find(|(other, _)| other == name);
+                    file.map(|(_, text)| text.clone())
+                };
+                let text = text_in(&there);
+                text == text_in(&before) || text == text_in(&after)
+            };
+            let names = [&there, &before, &after];
+            if !names.into_iter().flatten().all(|(name, _)| is_known(name)) {
+                return Err(format!(
+                    "{}: the broker had ended while it replaced these files, and they have been changed since, so that \
+                     it cannot tell which policy is meant; see that they are right, and remove {}",
+                    path.display(),
+                    mark.display()
+                ));
+            }
+            if there != after {
+                let before = name_in(path, before)?;
+                replace_all(path, &found, &before).map_err(|error| failed(&error))?;
+                tracing::warn!(
+                    folder = %path.display(),
+                    "the broker had ended while it replaced the policy's files; the old ones are back"
+                );
+            }
+        }
+        remove(&mark)
+    }
+
     /// A policy that came from its files waits for nobody.
     pub(super) fn forget_unconfirmed(&self) {
         self.state.lock().unconfirmed = None;
     }
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    std::fs::remove_file(path).map_err(|error| format!("{}: cannot be removed: {error}", path.display()))
+}
+
+/// Files by the names that they have in their folder.
+fn by_name(sources: &[Source]) -> Vec<(String, String)> {
+    let file = |source: &Source| {
+        let name = Path::new(&source.name).file_name();
+        let name = name.map_or(source.name.clone(), |name| name.to_string_lossy().into_owned());
+        (name, source.text.clone())
+    };
+    sources.iter().map(file).collect()
 }
 
 impl Shared {
@@ -189,15 +276,21 @@ impl Shared {
         let done = match verb {
             PolicyVerb::Show { version } => self.show_policy(version),
             PolicyVerb::Log => Ok(self.policy_log()),
+            PolicyVerb::ShadowReport => self.report_shadow(),
+            PolicyVerb::ShadowStop { .. } => self.stop_shadow(&who),
+            PolicyVerb::ShadowStart { files, why } => {
+                let shared = Arc::clone(&self);
+                in_background(move || shared.start_shadow(files, &who, why.as_deref())).await
+            }
             PolicyVerb::Apply {
                 against,
-                text,
+                files,
                 why,
                 confirm_within_ms,
             } => {
                 let shared = Arc::clone(&self);
                 let work =
-                    move || shared.apply_policy(&against, text, &who, why.as_deref(), confirm_within_ms);
+                    move || shared.apply_policy(&against, files, &who, why.as_deref(), confirm_within_ms);
                 in_background(work).await
             }
             PolicyVerb::Confirm { version } => {
@@ -243,7 +336,7 @@ impl Shared {
     fn apply_policy(
         &self,
         against: &str,
-        text: String,
+        files: Vec<(String, String)>,
         who: &str,
         why: Option<&str>,
         confirm_within_ms: Option<u64>,
@@ -267,48 +360,33 @@ impl Shared {
             return Err("a policy waits to be confirmed for 1 s to 1 day".to_owned());
         }
         let path = &self.config.policy;
-        if !path.is_file() {
-            return Err(format!(
-                "{}: the policy is a folder of files; replace them there, and the broker takes them",
-                path.display()
-            ));
-        }
         let on_disk = load_sources(std::slice::from_ref(path)).map_err(|error| error.to_string())?;
-        let old = on_disk.first().ok_or("the policy's file cannot be read")?;
         let is_in_force = compile_policy(&on_disk, self.config.store.is_some())
             .is_ok_and(|compiled| compiled.policy.version() == live.version());
         if !is_in_force {
             return Err(format!(
-                "{}: somebody has changed the file, and the broker has not taken it; see `exocom status`",
+                "{}: somebody has changed it, and the broker has not taken it; see `exocom status`",
                 path.display()
             ));
         }
-        let new = Source {
-            name: old.name.clone(),
-            text,
-        };
-        let sources = [new];
+        let sources = self.own_sources(files)?;
         let compiled =
             compile_policy(&sources, self.config.store.is_some()).map_err(|error| error.to_string())?;
         if compiled.policy.version() == live.version() {
             return Err("it is in force already".to_owned());
         }
-        let [new] = &sources;
         self.tell_of_policy(&live, &compiled.policy, who, why)?;
         self.desk.keep(&compiled.policy, &sources, who, why)?;
         let unconfirmed = confirm_within_ms.map(|_| Unconfirmed {
             version: compiled.policy.version().to_owned(),
-            text: new.text.clone(),
+            sources: sources.clone(),
             before: Arc::clone(&live),
-            text_before: old.text.clone(),
+            sources_before: on_disk.clone(),
         });
         if unconfirmed.is_none() {
-            if let Err(error) = replace(path, &old.text, &new.text) {
-                let reason = format!(
-                    "{}: cannot be replaced: {error}; the old policy stays",
-                    path.display()
-                );
-                self.take_back(&compiled.policy, &live, &old.text, &reason);
+            if let Err(error) = self.desk.replace(path, &on_disk, &sources) {
+                let reason = format!("{error}; the old policy stays");
+                self.take_back(&compiled.policy, &live, &on_disk, &reason);
                 return Err(reason);
             }
             *policy_seen = Some(Ok(digest(&sources)));
@@ -332,15 +410,11 @@ impl Shared {
             ));
         };
         let path = &self.config.policy;
-        if let Err(error) = replace(path, &waits.text_before, &waits.text) {
+        if let Err(error) = self.desk.replace(path, &waits.sources_before, &waits.sources) {
             state.unconfirmed = Some(waits);
-            return Err(format!("{}: cannot be replaced: {error}", path.display()));
+            return Err(error);
         }
-        let sources = [Source {
-            name: path.display().to_string(),
-            text: waits.text,
-        }];
-        *policy_seen = Some(Ok(digest(&sources)));
+        *policy_seen = Some(Ok(digest(&waits.sources)));
         Ok(PolicyAnswer::Confirmed { version })
     }
 
@@ -356,13 +430,14 @@ impl Shared {
         let Some(waits) = waits else { return };
         let live = self.broker.world.policy();
         let why = "nobody has confirmed the new one in time";
-        self.take_back(&live, &waits.before, &waits.text_before, why);
+        self.take_back(&live, &waits.before, &waits.sources_before, why);
         tracing::warn!(
             from = live.version(),
             to = waits.before.version(),
             "policy taken back: {why}"
         );
         let moved = live.trust_domain() != waits.before.trust_domain();
+        self.end_trial_of(&waits.before);
         self.broker.world.set_policy(waits.before);
         if moved {
             self.reload_tls(super::policy::Reload::Asked);
@@ -370,13 +445,9 @@ impl Shared {
     }
 
     /// Writes down that an older policy is in force again. It is, whether that can be written down or not.
-    fn take_back(&self, from: &Policy, to: &Policy, text: &str, why: &str) {
-        let sources = [Source {
-            name: self.config.policy.display().to_string(),
-            text: text.to_owned(),
-        }];
+    fn take_back(&self, from: &Policy, to: &Policy, sources: &[Source], why: &str) {
         let told = self.tell_of_policy(from, to, "exocom", Some(why));
-        if let Err(error) = told.and_then(|()| self.desk.keep(to, &sources, "exocom", Some(why))) {
+        if let Err(error) = told.and_then(|()| self.desk.keep(to, sources, "exocom", Some(why))) {
             tracing::error!(error, "cannot write down which policy is in force");
         }
     }
@@ -400,6 +471,26 @@ impl Shared {
             .map_or(Ok(()), |recorder| recorder.record(change))
     }
 
+    /// The files of a policy as they would be on this machine, in their order: in the broker's file, or in its folder.
+    pub(super) fn own_sources(&self, files: Vec<(String, String)>) -> Result<Vec<Source>, String> {
+        let path = &self.config.policy;
+        if !path.is_file() {
+            return name_in(path, files);
+        }
+        match <[_; 1]>::try_from(files) {
+            Ok([(_, text)]) => Ok(vec![Source {
+                name: path.display().to_string(),
+                text,
+            }]),
+            Err(files) => Err(format!(
+                "{}: the broker's policy is one file, and this one has {}; put them into one, or name a folder in the \
+                 broker's configuration",
+                path.display(),
+                files.len()
+            )),
+        }
+    }
+
     /// Swaps the policy. Whatever begins after this is decided by the new one.
     pub(super) fn put_in_force(&self, old: &Policy, compiled: Compiled) {
         *self.refused_change.lock() = None;
@@ -407,6 +498,7 @@ impl Shared {
         let policy = compiled.policy;
         tracing::info!(from = old.version(), to = policy.version(), "policy changed");
         let moved = policy.trust_domain() != old.trust_domain();
+        self.end_trial_of(&policy);
         self.broker.world.set_policy(Arc::new(policy));
         if moved {
             self.reload_tls(super::policy::Reload::Asked);

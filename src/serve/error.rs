@@ -52,6 +52,9 @@ pub enum ServeError {
         /// What is wrong.
         error: String,
     },
+    /// The broker had ended while it replaced the files of its policy, and they cannot be put right.
+    #[error("{0}")]
+    HalfReplaced(String),
     /// The audit log cannot be used.
     #[error("[audit] {folder}: {error}")]
     Audit {

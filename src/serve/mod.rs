@@ -13,6 +13,7 @@ mod outside;
 mod policy;
 mod post;
 mod revoked;
+mod shadow;
 mod status;
 mod watch;
 mod webhook;
@@ -52,6 +53,7 @@ use crate::serve::desk::Desk;
 use crate::serve::keeper::Keeper;
 use crate::serve::policy::{Reload, compile_policy, digest, log_warnings};
 use crate::serve::revoked::RevokedList;
+use crate::serve::shadow::Trial;
 use crate::serve::watch::watch;
 use crate::serve::webhook::Webhook;
 
@@ -89,6 +91,7 @@ struct Shared {
     admin: Option<Arc<Listener>>,
     revoked: RevokedList,
     desk: Desk,
+    trial: Trial,
     files_seen: FilesSeen,
     /// Where what is about to change is written down first.
     recorder: Option<Recorder>,
@@ -101,11 +104,12 @@ struct Shared {
 impl Server {
     /// Starts everything; from then on the broker serves. Nothing is left behind when it fails.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        let desk = Desk::open(&config.state);
+        desk.finish(&config.policy).map_err(ServeError::HalfReplaced)?;
         let sources = load_sources(std::slice::from_ref(&config.policy)).map_err(PolicyLoadError::Load)?;
         let compiled = compile_policy(&sources, config.store.is_some())?;
         log_warnings(&compiled);
         let policy = compiled.policy;
-        let desk = Desk::open(&config.state);
         let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
         let now_revoked = Arc::clone(&revoked.lock());
         let listen = |listener: &ListenerConfig| {
@@ -194,6 +198,7 @@ impl Server {
             admin: admin_listener,
             revoked,
             desk,
+            trial: Trial::default(),
             files_seen: FilesSeen::default(),
             recorder: auditor.as_ref().map(Auditor::recorder),
             webhook,
@@ -263,6 +268,7 @@ impl Server {
         for task in self.accepting.iter().chain(&self.watching) {
             task.abort();
         }
+        self.shared.end_trial("the broker's end");
         let broker = &self.shared.broker;
         let mut left = broker.connections();
         tracing::info!(connections = left.len(), "stopping");

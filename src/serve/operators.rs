@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::console::action::{Gate, Who};
 use crate::console::admin::{Access, PolicyOrders, QueueOrders, answer};
-use crate::console::policy::PolicyAnswer;
+use crate::console::policy::PolicyVerb;
 use crate::console::queue::QueueVerb;
 use crate::identity::Identity;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_STRANGER_MS_MAX, ADMIN_STRANGERS_MAX};
@@ -60,7 +60,7 @@ pub(super) fn access(
 }
 
 /// A policy is in force when everything is over that was begun under the old one: the turns of each thread, and the
-/// deliveries of the keeper.
+/// deliveries of the keeper. The same holds of a candidate that is tried.
 fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worker]) -> PolicyOrders {
     let shared = Arc::clone(shared);
     let counter = keeper.map(Keeper::counter);
@@ -68,8 +68,9 @@ fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worke
     Arc::new(move |verb, who| {
         let (shared, counter, runtimes) = (Arc::clone(&shared), counter.clone(), Arc::clone(&runtimes));
         Box::pin(async move {
-            let answer = shared.carry_out_policy(verb, who).await;
-            if let PolicyAnswer::Applied { .. } = answer {
+            let (is_change, is_stop) = (verb.is_change(), matches!(verb, PolicyVerb::ShadowStop { .. }));
+            let answer = Arc::clone(&shared).carry_out_policy(verb, who).await;
+            if is_change && answer.outcome().is_ok() {
                 let passed: Vec<_> = runtimes.iter().map(|runtime| runtime.spawn(async {})).collect();
                 for task in passed {
                     // One that has ended has nothing under way.
@@ -77,6 +78,10 @@ fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worke
                 }
                 if let Some(counter) = counter {
                     drop(counter.order(QueueVerb::Depths).await);
+                }
+                if is_stop {
+                    // Now all is counted that there was to count.
+                    return shared.report_shadow().unwrap_or(answer);
                 }
             }
             answer

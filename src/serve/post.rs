@@ -12,6 +12,7 @@ use crate::disk::files::Folder;
 use crate::disk::store::{Content, Store};
 use crate::exchange::mailbox::{Mailbox, NotTaken, Peer, Subscription};
 use crate::exchange::replies::{Asker, Attempt, Origin, Pending, PendingReplies};
+use crate::exchange::shadow::{Seen, Shadow};
 use crate::identity::Role;
 use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::net::broker::Broker;
@@ -43,6 +44,8 @@ struct Live {
     subscription: Arc<Subscription>,
     /// Whether each message is recorded by itself.
     is_each: bool,
+    /// Where attempts are counted that a candidate policy would deny.
+    shadow: Option<Arc<Seen>>,
 }
 
 impl Post {
@@ -283,9 +286,13 @@ impl Letter {
         };
         let flow = Arc::clone(&self.pending.request.flow);
         let head = Head::new(self.content.name.as_bytes(), &self.live.subscription.sid);
+        let (shadow, now_us) = (self.live.shadow, self.pending.opened_us);
         let open = || replies.open(self.pending);
         mailbox.deliver(&self.live.subscription, &head, &content, Some(open))?;
         flow.count_delivered(self.content.payload.len());
+        if let Some(seen) = shadow {
+            seen.count(now_us);
+        }
         Ok(())
     }
 }
@@ -296,6 +303,7 @@ fn find(broker: &Broker, service: &Arc<str>, name: &Arc<str>) -> Vec<Live> {
         return Vec::new();
     };
     let policy = broker.world.policy();
+    let shadow = broker.world.shadow();
     let has_log = broker.audit.is_some();
     let live = broker
         .world
@@ -306,10 +314,12 @@ fn find(broker: &Broker, service: &Arc<str>, name: &Arc<str>) -> Vec<Live> {
             let is_it = matches!(&entry.identity.role, Role::Service(other) if other == service);
             let permit = policy.decide(&entry.identity, Action::Receive, &name);
             let permit = permit.ok().filter(|_| is_it)?;
+            let judge = |shadow: &Arc<Shadow>| shadow.judge_receive(&policy, &entry.identity, &name, &permit);
             Some(Live {
                 peer: entry.peer,
                 subscription: entry.subscription,
                 is_each: has_log && permit.terms().audit == Audit::Each,
+                shadow: shadow.as_ref().and_then(judge),
             })
         });
     live.collect()

@@ -37,6 +37,7 @@ mod protocol;
 mod relay_js;
 mod relay_rust;
 mod relays_together;
+mod shadow;
 mod smoke;
 mod support;
 #[cfg(feature = "demo")]

@@ -73,7 +73,12 @@ pub fn admin_address(broker: &Broker) -> SocketAddr {
 }
 
 /// Runs a command as somebody with a certificate. Its exit code, and what it said.
-fn as_somebody(broker: &Broker, admin: SocketAddr, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn as_somebody(
+    broker: &Broker,
+    admin: SocketAddr,
+    name: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String) {
     let output = Command::new(EXOCOM)
         .args(arguments)
         .args(["--admin", &format!("localhost:{}", admin.port())])

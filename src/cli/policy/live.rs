@@ -3,7 +3,7 @@
 //! The broker decides whether an operator may, and whether a policy is sound; here a person sees first what it changes.
 
 use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -20,7 +20,8 @@ use crate::policy::{Policy, Source};
 use crate::policy_files::{load_expectations, load_sources};
 use crate::review::{diff, judge};
 
-const PATH: &str = "/v1/policy";
+/// Where the broker hears of its policy.
+pub(super) const PATH: &str = "/v1/policy";
 
 /// Put a policy in force on a running broker
 #[derive(Debug, Args)]
@@ -28,21 +29,23 @@ const PATH: &str = "/v1/policy";
     long_about = "Put a policy in force on a running broker.\n\n\
         Checks the policy and its expectations, tells who gains and who loses what against the policy in force, and asks. \
         The broker refuses it if another policy has come into force meanwhile. When the command ends, every decision is by \
-        the new policy: of open connections and of waiting deliveries too. It is also in the broker's policy file then.\n\n\
+        the new policy: of open connections and of waiting deliveries too. It is also in the broker's policy file then. \
+        Where the broker's policy is a folder, name a folder: its *.toml files take the place of all that are there.\n\n\
         With --confirm-within, the old policy comes back by itself unless you confirm the new one in time; also if the \
         broker ends meanwhile.",
     after_long_help = "Examples:\n  \
         exocom policy apply policies/todo.toml --why \"web may purge\"\n  \
-        exocom policy apply --confirm-within 5m policies/todo.toml\n\n\
+        exocom policy apply --confirm-within 5m policies/todo.toml\n  \
+        exocom policy apply policies/          where the broker's policy is a folder\n\n\
         Exit codes:\n  \
         0  it is in force\n  \
         1  it is not: you said no, the broker refused, or it is not sound\n  \
         2  the file is missing or unreadable, or no broker answers"
 )]
 pub struct ApplyArgs {
-    /// The policy
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// The policy: a file, or a folder of *.toml files if the broker's is one
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
     /// Take the old policy back after this time, 1s to 1d, unless it is confirmed
     #[arg(long, value_name = "TIME", value_parser = time_ms)]
     confirm_within: Option<u64>,
@@ -53,7 +56,7 @@ pub struct ApplyArgs {
 #[derive(Debug, Args)]
 struct Change {
     /// Why, for the log
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, visible_alias = "reason", value_name = "TEXT")]
     why: Option<String>,
     /// Do not ask
     #[arg(short, long)]
@@ -119,20 +122,13 @@ pub(super) fn confirm(args: &ConfirmArgs, streams: &mut Streams<'_>) -> io::Resu
     told(args.admin.post(PATH, &verb), args.json, streams)
 }
 
-/// Applies a file.
+/// Applies a file, or a folder of them.
 pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
-    let paths = std::slice::from_ref(&args.file);
+    let paths = std::slice::from_ref(&args.path);
     let json = args.change.json;
     let sources = match load_sources(paths) {
         Ok(sources) => sources,
         Err(error) => return NoPolicy::Unreadable(error).tell(json, streams),
-    };
-    let [source] = sources.as_slice() else {
-        let several = format!(
-            "{}: several files; name one, and keep a policy of several in the broker's folder",
-            args.file.display()
-        );
-        return unusable(&several, json, streams);
     };
     let policy = match Policy::compile(&sources) {
         Ok(compiled) => compiled.policy,
@@ -150,28 +146,47 @@ pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> io::Result<E
         tell_failures(&verdict, streams.err)?;
         return Ok(ExitCode::from(REFUSED));
     }
-    change(&policy, &source.text, args.confirm_within, &args.change, streams)
+    let live = match in_force(&args.change.admin) {
+        Ok(live) => live,
+        Err(error) => return failed(&error, json, streams),
+    };
+    if let Err(part) = live.take_whole(&args.path) {
+        return unusable(&part, json, streams);
+    }
+    let files = named(sources);
+    change(
+        (&policy, files),
+        &live,
+        args.confirm_within,
+        &args.change,
+        streams,
+    )
 }
 
 /// Applies an earlier policy.
 pub(super) fn rollback(args: &RollbackArgs, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
     let json = args.change.json;
-    let (version, text) = match earlier(args) {
+    let (version, files) = match earlier(args) {
         Ok(earlier) => earlier,
         Err(error) => return failed(&error, json, streams),
     };
-    let source = Source {
-        name: format!("policy {version}"),
-        text,
+    let live = match in_force(&args.change.admin) {
+        Ok(live) => live,
+        Err(error) => return failed(&error, json, streams),
     };
-    match Policy::compile(std::slice::from_ref(&source)) {
-        Ok(compiled) => change(&compiled.policy, &source.text, None, &args.change, streams),
+    let source = |(name, text): &(String, String)| Source {
+        name: format!("{version}/{name}"),
+        text: text.clone(),
+    };
+    let sources: Vec<_> = files.iter().map(source).collect();
+    match Policy::compile(&sources) {
+        Ok(compiled) => change((&compiled.policy, files), &live, None, &args.change, streams),
         Err(errors) => NoPolicy::Refused(errors).tell(json, streams),
     }
 }
 
-/// The version to go back to, and its text.
-fn earlier(args: &RollbackArgs) -> anyhow::Result<(String, String)> {
+/// The version to go back to, and its files.
+fn earlier(args: &RollbackArgs) -> anyhow::Result<(String, Vec<(String, String)>)> {
     let version = match &args.version {
         Some(version) => version.clone(),
         None => match args.change.admin.post(PATH, &PolicyVerb::Log)? {
@@ -187,32 +202,28 @@ fn earlier(args: &RollbackArgs) -> anyhow::Result<(String, String)> {
         version: Some(version.clone()),
     };
     match args.change.admin.post(PATH, &show)? {
-        PolicyAnswer::Policy { files, .. } => match <[_; 1]>::try_from(files) {
-            Ok([(_, text)]) => Ok((version, text)),
-            Err(_) => bail!("{version} was a policy of several files; restore them in the broker's folder"),
-        },
+        PolicyAnswer::Policy { files, .. } => Ok((version, files)),
         other => bail!("{}", other.to_text().trim_end()),
     }
 }
 
 /// Shows what a policy changes, asks, and has the broker put it in force.
 fn change(
-    policy: &Policy,
-    new_text: &str,
+    (policy, files): (&Policy, Vec<(String, String)>),
+    live: &Live,
     confirm_within_ms: Option<u64>,
     change: &Change,
     streams: &mut Streams<'_>,
 ) -> io::Result<ExitCode> {
-    let live = match in_force(change) {
-        Ok(live) => live,
-        Err(error) => return failed(&error, change.json, streams),
-    };
     if !change.yes {
-        match diff(&live, policy) {
+        match diff(&live.policy, policy) {
             Ok(diff) => write!(streams.out, "{}", text(&diff, streams.out_colour))?,
             Err(error) => writeln!(streams.err, "{error}")?,
         }
-        let question = format!("put it in force, in place of {}? [y]es, [N]o: ", live.version());
+        let question = format!(
+            "put it in force, in place of {}? [y]es, [N]o: ",
+            live.policy.version()
+        );
         let mut answers: Box<dyn BufRead> = Box::new(io::stdin().lock());
         let answer = match ask(&question, &mut *answers, streams) {
             Ok(answer) => answer,
@@ -224,8 +235,8 @@ fn change(
         }
     }
     let verb = PolicyVerb::Apply {
-        against: live.version().to_owned(),
-        text: new_text.to_owned(),
+        against: live.policy.version().to_owned(),
+        files,
         why: change.why.clone(),
         confirm_within_ms,
     };
@@ -233,11 +244,41 @@ fn change(
 }
 
 /// The policy in force.
-fn in_force(change: &Change) -> anyhow::Result<Policy> {
-    let (version, files) = match change.admin.post(PATH, &PolicyVerb::Show { version: None })? {
+pub(super) struct Live {
+    policy: Policy,
+    files: Vec<String>,
+}
+
+impl Live {
+    /// Refuses one file where the policy in force has several: the others would be gone.
+    pub(super) fn take_whole(&self, path: &Path) -> Result<(), String> {
+        if self.files.len() > 1 && path.is_file() {
+            return Err(format!(
+                "{}: one file, and the policy in force has {}: {}; name a folder with all of them",
+                path.display(),
+                self.files.len(),
+                self.files.join(", ")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Files as the broker hears of them.
+pub(super) fn named(sources: Vec<Source>) -> Vec<(String, String)> {
+    sources
+        .into_iter()
+        .map(|source| (source.name, source.text))
+        .collect()
+}
+
+/// Asks for it.
+pub(super) fn in_force(admin: &AdminArgs) -> anyhow::Result<Live> {
+    let (version, files) = match admin.post(PATH, &PolicyVerb::Show { version: None })? {
         PolicyAnswer::Policy { version, files } => (version, files),
         other => bail!("{}", other.to_text().trim_end()),
     };
+    let names = files.iter().map(|(name, _)| name.clone()).collect();
     let sources: Vec<_> = files
         .into_iter()
         .map(|(name, text)| Source { name, text })
@@ -247,11 +288,18 @@ fn in_force(change: &Change) -> anyhow::Result<Policy> {
         compiled.policy.version() == version,
         "the broker's copy of the policy in force is not that policy; restart it to keep a new one"
     );
-    Ok(compiled.policy)
+    Ok(Live {
+        policy: compiled.policy,
+        files: names,
+    })
 }
 
 /// Tells what the broker answers.
-fn told(answer: anyhow::Result<PolicyAnswer>, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+pub(super) fn told(
+    answer: anyhow::Result<PolicyAnswer>,
+    json: bool,
+    streams: &mut Streams<'_>,
+) -> io::Result<ExitCode> {
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return failed(&error, json, streams),
@@ -272,7 +320,7 @@ fn told(answer: anyhow::Result<PolicyAnswer>, json: bool, streams: &mut Streams<
 }
 
 /// There is no answer, or one to somebody who may not.
-fn failed(error: &anyhow::Error, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+pub(super) fn failed(error: &anyhow::Error, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
     let code = unusable(&format!("{error:#}"), json, streams)?;
     Ok(match error.downcast_ref::<AskError>() {
         Some(AskError::NotAllowed(_)) => ExitCode::from(REFUSED),

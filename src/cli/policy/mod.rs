@@ -10,6 +10,7 @@ mod fmt;
 mod live;
 mod replay;
 mod schema;
+mod shadow;
 mod suggest;
 mod test;
 
@@ -43,6 +44,7 @@ pub enum PolicyCommand {
     Confirm(live::ConfirmArgs),
     Rollback(live::RollbackArgs),
     Log(live::LogArgs),
+    Shadow(shadow::ShadowArgs),
     Suggest(suggest::SuggestArgs),
 }
 
@@ -78,6 +80,7 @@ pub fn run(command: &PolicyCommand, streams: &mut Streams<'_>) -> io::Result<Exi
         PolicyCommand::Confirm(args) => live::confirm(args, streams),
         PolicyCommand::Rollback(args) => live::rollback(args, streams),
         PolicyCommand::Log(args) => live::log(args, streams),
+        PolicyCommand::Shadow(args) => shadow::run(args, streams),
         PolicyCommand::Suggest(args) => suggest::run(args, streams),
     }
 }
@@ -123,10 +126,13 @@ impl NoPolicy {
 
 /// Says why a command could not do its work.
 fn unusable(error: &dyn Display, json: bool, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
+    let error = format!("{error:#}");
+    // A configuration with a mistake is shown as a compiler would.
+    let error = error.strip_prefix("error: ").unwrap_or(&error);
     if json {
-        print_json(streams.out, &serde_json::json!({ "error": error.to_string() }))?;
+        print_json(streams.out, &serde_json::json!({ "error": error }))?;
     } else {
-        writeln!(streams.err, "error: {error:#}")?;
+        writeln!(streams.err, "error: {error}")?;
     }
     Ok(ExitCode::from(UNUSABLE))
 }

@@ -135,7 +135,7 @@ async fn only_the_policy_that_it_was_compared_with_is_replaced() {
     let broker = Broker::dev(TODO_POLICY);
     let apply = |against: &str, text: String| PolicyVerb::Apply {
         against: against.to_owned(),
-        text,
+        files: vec![("policy.toml".to_owned(), text)],
         why: None,
         confirm_within_ms: None,
     };
@@ -170,7 +170,7 @@ async fn only_the_policy_that_it_was_compared_with_is_replaced() {
     fs::write(broker.path("policy.toml"), &broken).expect("the folder takes a file");
     refused(
         order(&broker, &apply(&live, with_purge())).await,
-        "somebody has changed the file",
+        "somebody has changed it",
     );
     assert_eq!(on_disk(&broker), broken);
     assert_eq!(broker.status()["policy"]["version"], *live);
@@ -196,7 +196,7 @@ async fn no_decision_is_older_than_the_last_applied_policy() {
         }
         let apply = PolicyVerb::Apply {
             against: live.clone(),
-            text,
+            files: vec![("policy.toml".to_owned(), text)],
             why: None,
             confirm_within_ms: None,
         };
@@ -266,4 +266,188 @@ fn an_unconfirmed_policy_is_taken_back() {
     assert_eq!(purge(&mut web), "PONG");
     let broker = broker.restart();
     assert_eq!(purge(&mut broker.raw_ready("web")), "PONG");
+}
+
+const FOLDER_CONFIG: &str = "version = 1\npolicy = \"policies\"\nadmin-socket = \"admin.sock\"\nstate = \"state\"\n\
+    [tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n\
+    [listener.main]\naddress = \"127.0.0.1:0\"\nroots = [\"certs/ca.pem\"]\n\
+    [limits]\nlame-duck-ms = 0\n";
+
+/// The policy of the todo application in two files: what is about `web`, and all else.
+fn in_two_files() -> [(&'static str, String); 2] {
+    let (head, rest) = TODO_POLICY.split_once("[service.web]").expect("it is listed");
+    let (web, rest) = rest.split_once("[service.todos]").expect("it is listed");
+    [
+        ("a.toml", format!("{head}[service.todos]{rest}")),
+        ("web.toml", format!("[service.web]{web}")),
+    ]
+}
+
+/// A broker whose policy is a folder.
+fn broker_of_folder() -> Broker {
+    let config = FOLDER_CONFIG.replace("\"policies\"", "\"policy.toml\"");
+    let broker = Broker::serve(TODO_POLICY, &config);
+    fs::create_dir(broker.path("policies")).expect("the folder takes a folder");
+    for (name, text) in in_two_files() {
+        fs::write(broker.path("policies").join(name), text).expect("the folder takes a file");
+    }
+    fs::write(broker.path("policies/README.md"), "no policy").expect("the folder takes a file");
+    fs::write(broker.path("serve.toml"), FOLDER_CONFIG).expect("the folder takes a file");
+    broker.restart()
+}
+
+/// Names and texts of a folder's files of policy.
+fn files_of(broker: &Broker, folder: &str) -> Vec<(String, String)> {
+    let files = fs::read_dir(broker.path(folder)).expect("it is there");
+    let mut files: Vec<_> = files
+        .map(|file| file.expect("it is there").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| {
+            let name = path
+                .file_name()
+                .expect("it has a name")
+                .to_string_lossy()
+                .into_owned();
+            (name, fs::read_to_string(path).expect("it is text"))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_folder_takes_the_place_of_a_folder() {
+    let broker = broker_of_folder();
+    let mut web = broker.raw_ready("web");
+    let before = files_of(&broker, "policies");
+    fs::create_dir(broker.path("next")).expect("the folder takes a folder");
+    let [(_, rest), (_, of_web)] = in_two_files();
+    let of_web = of_web.replace("\"todos.create\"]", "\"todos.create\", \"todos.purge\"]");
+    // One file stays in its place, one is gone, two are new.
+    let (head, rest) = rest.split_once("[service.todos]").expect("it is listed");
+    for (name, text) in [
+        ("a.toml", head.to_owned()),
+        ("all.toml", format!("[service.todos]{rest}")),
+        ("b.toml", of_web),
+    ] {
+        fs::write(broker.path("next").join(name), text).expect("the folder takes a file");
+    }
+    let after = files_of(&broker, "next");
+    for one in ["next/a.toml", "policy.toml"] {
+        let answer = policy(&broker, &["apply", one, "--yes"]);
+        assert_eq!(answer.code, Some(2));
+        assert!(
+            answer.err.contains("has 2: a.toml, web.toml; name a folder"),
+            "{}",
+            answer.err
+        );
+    }
+
+    let answer = policy(&broker, &["apply", "next", "--yes", "--why", "sorted"]);
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    assert_eq!(purge(&mut web), "PONG");
+    assert_eq!(files_of(&broker, "policies"), after);
+    assert_eq!(
+        fs::read_to_string(broker.path("policies/README.md")).expect("it is there"),
+        "no policy"
+    );
+    let (mode, others) = (
+        fs::metadata(broker.path("policies/b.toml")),
+        fs::metadata(broker.path("policies/a.toml")),
+    );
+    assert_eq!(
+        mode.expect("it is there").permissions(),
+        others.expect("it is there").permissions()
+    );
+
+    let answer = policy(&broker, &["rollback", "--yes"]);
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    assert_eq!(purge(&mut web), DENIED);
+    assert_eq!(files_of(&broker, "policies"), before);
+    let changes = log(&broker);
+    assert_eq!(
+        (changes[1]["why"].as_str(), &changes[0]["version"]),
+        (Some("sorted"), &changes[2]["version"])
+    );
+
+    // A confirmed one is in the folder only then; and the broker does not take its own writing for a change.
+    let answer = policy(&broker, &["apply", "next", "--yes", "--confirm-within", "1h"]);
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    assert_eq!(
+        (purge(&mut web), files_of(&broker, "policies")),
+        ("PONG".to_owned(), before)
+    );
+    let version = log(&broker)[0]["version"]
+        .as_str()
+        .expect("it has one")
+        .to_owned();
+    assert_eq!(policy(&broker, &["confirm", &version]).code, Some(0));
+    assert_eq!(files_of(&broker, "policies"), after);
+    assert_eq!(log(&broker).len(), changes.len() + 1);
+
+    // Names come from outside.
+    let live = broker.status()["policy"]["version"]
+        .as_str()
+        .expect("it has one")
+        .to_owned();
+    for names in [
+        ["x.txt", "a.toml"],
+        [".x.toml", "a.toml"],
+        ["x/..", "a.toml"],
+        ["a\n.toml", "b.toml"],
+        ["x/a.toml", "y/a.toml"],
+    ] {
+        let apply = PolicyVerb::Apply {
+            against: live.clone(),
+            files: names
+                .iter()
+                .map(|name| ((*name).to_owned(), TODO_POLICY.to_owned()))
+                .collect(),
+            why: None,
+            confirm_within_ms: None,
+        };
+        let answer = order(&broker, &apply).await;
+        assert!(
+            matches!(&answer, PolicyAnswer::Refused { .. }),
+            "{names:?}: {answer:?}"
+        );
+    }
+    assert_eq!(files_of(&broker, "policies"), after);
+    let broker = broker.restart();
+    assert_eq!(broker.status()["policy"]["version"], *live);
+}
+
+#[test]
+fn a_broker_that_ends_while_it_replaces_a_folder_begins_with_the_old_policy() {
+    let mut broker = broker_of_folder();
+    let before = files_of(&broker, "policies");
+    broker.kill();
+    // As a crash leaves it: one file is the new one, another is new, the third is not yet gone.
+    let mut after = before.clone();
+    after[0].1.push_str("# new\n");
+    after[1].0 = "x.toml".to_owned();
+    let mark = serde_json::json!({ "folder": broker.path("policies"), "before": before, "after": after });
+    let mark_path = broker.path("state/policies/replacing.json");
+    let crash = || {
+        fs::write(&mark_path, mark.to_string()).expect("the folder takes a file");
+        for (name, text) in &after {
+            fs::write(broker.path("policies").join(name), text).expect("the folder takes a file");
+        }
+    };
+    crash();
+    fs::write(broker.path("policies/web.toml"), "# by hand\n").expect("the folder takes a file");
+    let answer = exocom(broker.dir(), &["serve", "--config", "serve.toml"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(
+        answer.err.contains("cannot tell which policy is meant") && answer.err.contains("replacing.json"),
+        "{}",
+        answer.err
+    );
+    crash();
+    fs::write(broker.path("policies/web.toml"), &before[1].1).expect("the folder takes a file");
+    let broker = broker.restart();
+    assert!(broker.log().contains("the old ones are back"), "{}", broker.log());
+    assert_eq!(files_of(&broker, "policies"), before);
+    assert!(!broker.path("state/policies/replacing.json").exists());
+    assert_eq!(purge(&mut broker.raw_ready("web")), DENIED);
 }
