@@ -24,6 +24,6 @@ pub use explain::{Beside, Edit, EditVerb, Explanation, explain};
 pub use layout::{NotToml, layout};
 pub use near::NearMiss;
 pub use reach::{Missing, Part, Reach, TooIntricate};
-pub use replay::{Otherwise, Replayed, Sent, replay};
+pub use replay::{Otherwise, RefusedParty, Replayed, Sent, replay};
 pub use schema::schema;
 pub use suggest::{Denied, Evidence, Suggestion, Suggestions, Wildcard, suggest};

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::identity::{Identity, Role};
 use crate::policy::{Action, Policy};
-use crate::wire::name::MessageName;
+use crate::review::suggest::Denied;
+use crate::wire::name::{MessageName, Pattern};
 
 /// What was sent in one flow, or denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,35 @@ pub struct Otherwise {
     pub messages: u64,
     /// Who may not, and by which line; or who may.
     pub because: String,
+    /// Who may not do what, where it would be denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedParty>,
+}
+
+/// Who may not do what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RefusedParty {
+    /// The service.
+    pub service: Arc<str>,
+    /// What it may not.
+    pub action: Action,
+}
+
+impl Replayed {
+    /// What would be denied, as the evidence from which grants are suggested that would keep it allowed.
+    pub fn as_denied(&self) -> Vec<Denied> {
+        let denied = self.newly_denied.iter().filter_map(|flow| {
+            let refused = flow.refused.as_ref()?;
+            Some(Denied {
+                service: Arc::clone(&refused.service),
+                action: refused.action,
+                name: Pattern::new(&flow.message).ok()?,
+                count: flow.messages,
+            })
+        });
+        denied.collect()
+    }
 }
 
 /// Asks the policy about everything that was sent.
@@ -65,24 +95,28 @@ pub fn replay(policy: &Policy, sent: &[Sent]) -> Replayed {
             continue;
         };
         let verdict = judge(policy, flow, &name);
-        let otherwise = |messages, because: &str| Otherwise {
+        let otherwise = |messages, because, refused| Otherwise {
             sender: Arc::clone(&flow.sender),
             message: flow.message.clone(),
             receiver: flow.receiver.clone(),
             messages,
-            because: because.to_owned(),
+            because,
+            refused,
         };
         match verdict {
             Ok(because) => {
                 replayed.unchanged += flow.allowed;
                 if flow.denied > 0 {
-                    replayed.newly_allowed.push(otherwise(flow.denied, &because));
+                    replayed.newly_allowed.push(otherwise(flow.denied, because, None));
                 }
             }
-            Err(because) => {
+            Err((refused, rule)) => {
                 replayed.unchanged += flow.denied;
                 if flow.allowed > 0 {
-                    replayed.newly_denied.push(otherwise(flow.allowed, &because));
+                    let because = format!("{} may not {} it: {rule}", refused.service, refused.action);
+                    replayed
+                        .newly_denied
+                        .push(otherwise(flow.allowed, because, Some(refused)));
                 }
             }
         }
@@ -93,8 +127,8 @@ pub fn replay(policy: &Policy, sent: &[Sent]) -> Replayed {
     replayed
 }
 
-/// The line by which it may pass, or why not.
-fn judge(policy: &Policy, flow: &Sent, name: &MessageName) -> Result<String, String> {
+/// The line by which it may pass; or who may not, and by which line.
+fn judge(policy: &Policy, flow: &Sent, name: &MessageName) -> Result<String, (RefusedParty, String)> {
     let decide = |service: &Arc<str>, action: Action| {
         let identity = Identity {
             trust_domain: policy.trust_domain().into(),
@@ -102,13 +136,17 @@ fn judge(policy: &Policy, flow: &Sent, name: &MessageName) -> Result<String, Str
             serial: "".into(),
             expires_unix_s: i64::MAX,
         };
-        policy.decide(&identity, action, name)
+        policy.decide(&identity, action, name).map_err(|denial| {
+            let service = Arc::clone(service);
+            (
+                RefusedParty { service, action },
+                denial.rule_or_no_grant().to_string(),
+            )
+        })
     };
-    let permit = decide(&flow.sender, Action::Send)
-        .map_err(|denial| format!("{} may not send it: {}", flow.sender, denial.rule_or_no_grant()))?;
+    let permit = decide(&flow.sender, Action::Send)?;
     if let Some(receiver) = &flow.receiver {
-        decide(receiver, Action::Receive)
-            .map_err(|denial| format!("{receiver} may not receive it: {}", denial.rule_or_no_grant()))?;
+        decide(receiver, Action::Receive)?;
     }
     Ok(permit.rule().to_string())
 }
@@ -117,6 +155,7 @@ fn judge(policy: &Policy, flow: &Sent, name: &MessageName) -> Result<String, Str
 mod tests {
     use super::*;
     use crate::policy::Source;
+    use crate::review::suggest;
 
     const POLICY: &str = "version = 1\ntrust-domain = \"shop.example\"\n\
         [service.web]\nsends = [\"orders.*\"]\n\
@@ -172,6 +211,20 @@ mod tests {
         assert_eq!(
             (replayed.unchanged, replayed.not_told_apart),
             (10 + 3 + 7 + 2, 11)
+        );
+        let suggested = suggest(&policy, &replayed.as_denied()).unwrap();
+        let edits = suggested.suggestions.iter().map(|suggestion| {
+            let added = suggestion.edits.iter().map(|edit| edit.pattern.as_str());
+            let added: Vec<_> = added.collect();
+            format!("{} {} {}", suggestion.service, suggestion.action, added.join(" "))
+        });
+        assert_eq!(
+            edits.collect::<Vec<_>>(),
+            [
+                "gone send orders.created",
+                "mail receive orders.created",
+                "web send users.find"
+            ]
         );
     }
 }

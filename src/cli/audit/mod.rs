@@ -19,7 +19,7 @@ use crate::disk::audit::Archive;
 
 pub(super) use query::{each_entry, first_since, point_in_time, print_rows};
 pub(super) use rows::{Row, Rows};
-pub(super) use sums::sums_since;
+pub(super) use sums::{denials_since, sums_since};
 
 /// Read and check the audit log
 #[derive(Debug, Args)]
@@ -83,28 +83,33 @@ pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow
 
 impl Where {
     fn folder(&self) -> anyhow::Result<PathBuf> {
-        if let Some(dir) = &self.dir {
-            return Ok(dir.clone());
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => configured_folder(&self.config, "--dir"),
         }
-        anyhow::ensure!(
-            self.config.exists(),
-            "there is no {}; name the log's folder with --dir, or the broker's configuration with --config",
-            self.config.display()
-        );
-        let audit = read_config(&self.config)?.audit;
-        let audit = audit.with_context(|| {
-            format!(
-                "{}: the broker keeps no audit log; add [audit] with folder = \"audit\"",
-                self.config.display()
-            )
-        })?;
-        Ok(audit.folder)
     }
 
     pub(super) fn archive(&self) -> anyhow::Result<(Archive, PathBuf)> {
         let folder = self.folder()?;
         Ok((Archive::new(&folder), folder))
     }
+}
+
+/// The folder of the log of a broker with this configuration. `option` is how a command is told of another.
+pub(super) fn configured_folder(config: &Path, option: &str) -> anyhow::Result<PathBuf> {
+    anyhow::ensure!(
+        config.exists(),
+        "there is no {}; name the log's folder with {option}, or the broker's configuration with --config",
+        config.display()
+    );
+    let audit = read_config(config)?.audit;
+    let audit = audit.with_context(|| {
+        format!(
+            "{}: the broker keeps no audit log; add [audit] with folder = \"audit\"",
+            config.display()
+        )
+    })?;
+    Ok(audit.folder)
 }
 
 /// Reads the public key of a log.

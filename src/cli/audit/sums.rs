@@ -1,4 +1,4 @@
-//! What was sent in all, by flow, over the flow records of a log.
+//! What was sent and denied in all, over the records of a log.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,45 @@ use crate::limits::AUDIT_CHAPTER_MS;
 
 /// The sender, the message name, and the receiver.
 pub(super) type Names = (String, String, Option<String>);
+
+/// A service, what it tried (`publish`, `subscribe` and so on), and with which name.
+type Tried = (String, String, String);
+
+/// How often what was denied since a time. Past `apart_max` names the rest is counted under the name `>`.
+pub(in crate::cli) fn denials_since(
+    archive: &Archive,
+    since_unix_ms: Option<u64>,
+    apart_max: usize,
+) -> anyhow::Result<BTreeMap<Tried, u64>> {
+    let size = archive.claimed_size()?;
+    let from = match since_unix_ms {
+        Some(since) => first_since(archive, since, size)?,
+        None => 0,
+    };
+    let mut denials: BTreeMap<Tried, u64> = BTreeMap::new();
+    each_entry(archive, from, size, |_, entry| {
+        let Ok(entry) = entry else { return Ok(()) };
+        let is_older = since_unix_ms.is_some_and(|since| entry.at_unix_ms < since);
+        if let Record::Denial {
+            sender,
+            action,
+            subject,
+            count,
+            ..
+        } = entry.record
+            && !is_older
+        {
+            let mut tried = (sender, action, subject);
+            if denials.len() >= apart_max && !denials.contains_key(&tried) {
+                tried.2 = ">".to_owned();
+            }
+            let sum = denials.entry(tried).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        Ok(())
+    })?;
+    Ok(denials)
+}
 
 /// The sums since a time. What has lost its names, since the record that names it was pruned, comes under the name
 /// `>`.

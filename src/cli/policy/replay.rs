@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
+use super::suggest::lines_of;
 use super::{REFUSED, Streams, load, print_json, unusable};
 use crate::cli::audit::{Where, point_in_time, sums_since};
-use crate::review::{Otherwise, Replayed, Sent, replay};
+use crate::policy::Policy;
+use crate::review::{Otherwise, Replayed, Sent, Suggestions, TooIntricate, replay, suggest};
 
 /// Try a policy on what was sent: what it would deny, and allow
 #[derive(Debug, Args)]
@@ -23,6 +26,7 @@ use crate::review::{Otherwise, Replayed, Sent, replay};
         Nothing is changed, and no running broker is asked.",
     after_long_help = "Examples:\n  \
         exocom policy replay new.toml --since 7d\n  \
+        exocom policy replay new.toml --since 7d --suggest     what to add to it so that all goes on\n  \
         exocom policy replay new/ --dir /var/lib/exocom/audit --since 7d --no-new-denials     for CI\n\n\
         Exit codes:\n  \
         0  the policy was tried\n  \
@@ -38,6 +42,9 @@ pub struct ReplayArgs {
     /// Fail if anything that was sent would be denied
     #[arg(long)]
     no_new_denials: bool,
+    /// Suggest the grants that would keep allowed what the candidate would deny
+    #[arg(long)]
+    suggest: bool,
     #[command(flatten)]
     place: Where,
     /// Print the result as JSON, on standard output, for programs
@@ -70,10 +77,24 @@ pub(super) fn run(args: &ReplayArgs, streams: &mut Streams<'_>) -> io::Result<Ex
         })
         .collect();
     let replayed = replay(&policy, &sent);
+    let suggestions = match suggest_from(args, &policy, &replayed) {
+        Ok(suggestions) => suggestions,
+        Err(error) => return unusable(&error, args.json, streams),
+    };
     if args.json {
-        print_json(streams.out, &replayed)?;
+        let outcome = Outcome {
+            replayed: &replayed,
+            suggestions: suggestions.as_ref(),
+        };
+        print_json(streams.out, &outcome)?;
     } else {
         write!(streams.out, "{}", text(&replayed))?;
+        for line in suggestions
+            .iter()
+            .flat_map(|found| lines_of(found, &policy, "would be denied"))
+        {
+            writeln!(streams.out, "{line}")?;
+        }
     }
     let is_refused = args.no_new_denials && !replayed.newly_denied.is_empty();
     Ok(if is_refused {
@@ -81,6 +102,26 @@ pub(super) fn run(args: &ReplayArgs, streams: &mut Streams<'_>) -> io::Result<Ex
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    #[serde(flatten)]
+    replayed: &'a Replayed,
+    #[serde(flatten)]
+    suggestions: Option<&'a Suggestions>,
+}
+
+fn suggest_from(
+    args: &ReplayArgs,
+    policy: &Policy,
+    replayed: &Replayed,
+) -> Result<Option<Suggestions>, TooIntricate> {
+    if !args.suggest {
+        return Ok(None);
+    }
+    suggest(policy, &replayed.as_denied()).map(Some)
 }
 
 fn text(replayed: &Replayed) -> String {

@@ -1,6 +1,6 @@
 //! `exocom policy suggest`: from what a broker has denied, the grants that would have allowed it.
 //!
-//! Asks a running broker, or reads its log. Shows, and changes nothing: a denial may be an attack.
+//! Asks a running broker, or reads its audit log or its log of lines. Shows, and changes nothing: a denial may be an attack.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::explain::told;
 use super::{Streams, load, print_json, unusable};
 use crate::cli::admin::AdminArgs;
+use crate::cli::audit::{configured_folder, denials_since, point_in_time};
 use crate::cli::serve::read_config;
 use crate::console::figures::{SortBy, Wanted};
 use crate::console::status::Status;
+use crate::disk::audit::Archive;
 use crate::limits::{LOG_LINE_BYTES_MAX, STATUS_ROWS_MAX, SUGGEST_DENIALS_MAX};
 use crate::policy::{Action, Policy};
 use crate::review::{Denied, EditVerb, Suggestion, Suggestions, suggest};
@@ -26,13 +28,14 @@ use crate::wire::name::Pattern;
 #[derive(Debug, Args)]
 #[command(
     long_about = "Suggest grants from what was denied.\n\n\
-        Asks a running broker for the messages that it has denied since its start, with exact counts; or reads its log \
-        of JSON lines, which tells of denied subscriptions too. Suggests the fewest grants that would have allowed them, \
+        Asks a running broker for the messages that it has denied since its start; or reads its audit log, which tells of \
+        denied subscriptions too, of any time, also exactly; or its log of JSON lines. Suggests the fewest grants that would have allowed them, \
         names alone, each with its evidence; a wildcard is offered only for three names alike or more.\n\n\
         Nothing is changed. Judge each: what was denied may be a mistake in the policy, a mistake in the service, or an \
         attack.",
     after_long_help = "Examples:\n  \
         exocom policy suggest --admin /tmp/todo --on policies/todo.toml\n  \
+        exocom policy suggest --audit /var/lib/exocom/audit --since 7d --on policies/\n  \
         exocom policy suggest --log broker.log --on policies/      written by `exocom serve --log-format json`\n  \
         journalctl -u exocom -o cat | exocom policy suggest --log - --on policies/\n\n\
         Exit codes:\n  \
@@ -44,6 +47,12 @@ pub struct SuggestArgs {
     /// that of the configuration]
     #[arg(long, value_name = "PATH")]
     on: Vec<PathBuf>,
+    /// Read the audit log in place of asking a broker: of this folder, or that of the configuration
+    #[arg(long, value_name = "DIR", conflicts_with = "log")]
+    audit: Option<Option<PathBuf>>,
+    /// Of the audit log, what was recorded since then: a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = point_in_time, conflicts_with = "log")]
+    since: Option<u64>,
     /// Read a log of JSON lines, `-` for standard input, in place of asking a broker
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -102,6 +111,18 @@ struct Denials {
 /// Asks or reads, and finds the policy.
 fn collect(args: &SuggestArgs) -> anyhow::Result<(Denials, Vec<PathBuf>)> {
     let configured = || anyhow::Ok(vec![read_config(args.admin.config())?.policy]);
+    if args.audit.is_some() || args.since.is_some() {
+        let folder = match args.audit.iter().flatten().next() {
+            Some(folder) => folder.clone(),
+            None => configured_folder(args.admin.config(), "--audit")?,
+        };
+        let denials = of_audit(&folder, args.since).with_context(|| format!("{}", folder.display()))?;
+        let paths = match args.on.as_slice() {
+            [] => configured().context("which policy? Name it with --on")?,
+            on => on.to_vec(),
+        };
+        return Ok((denials, paths));
+    }
     let Some(log) = &args.log else {
         let wanted = Wanted {
             sort: SortBy::Denied,
@@ -145,6 +166,30 @@ fn of_status(status: &Status) -> Denials {
         }
     }
     denials
+}
+
+fn of_audit(folder: &Path, since_unix_ms: Option<u64>) -> anyhow::Result<Denials> {
+    let mut denials = Denials::default();
+    let tried = denials_since(&Archive::new(folder), since_unix_ms, SUGGEST_DENIALS_MAX)?;
+    for ((service, action, name), count) in tried {
+        let action = match action.as_str() {
+            "publish" => Action::Send,
+            "subscribe" => Action::Receive,
+            // No grant would allow it.
+            _ => continue,
+        };
+        match Pattern::new(&name) {
+            // `>` stands for names too many to be recorded apart.
+            Ok(name) if name.as_str() != ">" => denials.denied.push(Denied {
+                service: service.into(),
+                action,
+                name,
+                count,
+            }),
+            _ => denials.not_told_apart += count,
+        }
+    }
+    Ok(denials)
 }
 
 /// A line of the broker's log.
@@ -193,10 +238,7 @@ fn of_log(log: &mut dyn BufRead) -> io::Result<Denials> {
 }
 
 fn text(suggestions: &Suggestions, denials: &Denials, policy: &Policy) -> String {
-    let mut lines = Vec::new();
-    for suggestion in &suggestions.suggestions {
-        of_list(suggestion, policy, &mut lines);
-    }
+    let mut lines = lines_of(suggestions, policy, "was denied");
     if suggestions.suggestions.is_empty() {
         lines.push("nothing to suggest: all that was denied, if anything, the policy would allow".to_owned());
     }
@@ -224,7 +266,16 @@ fn text(suggestions: &Suggestions, denials: &Denials, policy: &Policy) -> String
     lines.join("\n")
 }
 
-fn of_list(suggestion: &Suggestion, policy: &Policy, lines: &mut Vec<String>) {
+/// The suggestions for a person; `denied` says what became of the evidence.
+pub(super) fn lines_of(suggestions: &Suggestions, policy: &Policy, denied: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for suggestion in &suggestions.suggestions {
+        of_list(suggestion, policy, denied, &mut lines);
+    }
+    lines
+}
+
+fn of_list(suggestion: &Suggestion, policy: &Policy, denied: &str, lines: &mut Vec<String>) {
     lines.push(format!("service {}", suggestion.service));
     for edit in &suggestion.edits {
         let verb = match edit.verb {
@@ -235,7 +286,7 @@ fn of_list(suggestion: &Suggestion, policy: &Policy, lines: &mut Vec<String>) {
     }
     for found in &suggestion.evidence {
         lines.push(format!(
-            "      {} {} was denied {}",
+            "      {} {} {denied} {}",
             found.action,
             found.name,
             times(found.count)

@@ -551,6 +551,19 @@ async fn a_policy_is_tried_on_what_was_sent() {
     assert_eq!(code, Some(1));
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["newly-denied"][0]["messages"], 40);
+    let (_, told) = replay(&["candidate.toml", "--dir", "audit", "--suggest"]);
+    assert!(
+        told.contains("+ add \"todos.created\" to sends of [service.web] (candidate.toml:"),
+        "{told}"
+    );
+    assert!(
+        told.contains("send todos.created would be denied 40 times"),
+        "{told}"
+    );
+    let (_, told) = replay(&["candidate.toml", "--dir", "audit", "--suggest", "--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["newly-denied"][0]["refused"]["service"], "web");
+    assert_eq!(told["suggestions"][0]["edits"][0]["pattern"], "todos.created");
     let (code, _) = replay(&["policy.toml", "--dir", "audit", "--no-new-denials"]);
     assert_eq!(code, Some(0), "nothing changes under the same policy");
     let (code, _) = replay(&["policy.toml", "--dir", "nowhere"]);

@@ -304,6 +304,66 @@ fn grants_are_suggested_from_what_a_running_broker_has_denied() {
 }
 
 #[test]
+fn grants_are_suggested_from_the_audit_log() {
+    let mut broker = Broker::dev(TODO_POLICY);
+    let mut web = broker.raw_ready("web");
+    web.send(&b"PUB todos.purge 0\r\n\r\n".repeat(500));
+    web.send(b"SUB secrets.> 1\r\nSUB > 2\r\nPUB $JS.API.INFO 0\r\n\r\nPING\r\n");
+    while web.line() != "PONG" {}
+    assert!(broker.stop());
+    // A grant that the policy now has is not suggested again.
+    let suggest = |arguments: &[&str]| {
+        let arguments = [&["policy", "suggest", "--on", "policy.toml"], arguments].concat();
+        exocom(broker.dir(), &arguments)
+    };
+    let answer = suggest(&["--audit", "audit", "--since", "1h"]);
+    assert_eq!((answer.code, &*answer.err), (Some(0), ""));
+    assert!(
+        answer.out.starts_with(
+            "service web\n  + add \"todos.purge\" to sends of [service.web] (policy.toml:9)\n      \
+             send todos.purge was denied 500 times\n\
+             service web\n  + add \"secrets.>\" to receives of [service.web] (policy.toml:10)\n"
+        ),
+        "{}",
+        answer.out
+    );
+    assert!(
+        answer
+            .out
+            .contains("2 denials more, whose names are no message names"),
+        "{}",
+        answer.out
+    );
+    let answer = json(&suggest(&[
+        "--audit",
+        "audit",
+        "--since",
+        "2126-01-01T00:00:00Z",
+        "--json",
+    ]));
+    assert_eq!(answer["suggestions"], serde_json::json!([]), "nothing since then");
+    // Without a folder it is that of the configuration.
+    write(
+        broker.dir(),
+        "exocom.toml",
+        "version = 1\npolicy = \"policy.toml\"\nadmin-socket = \"admin.sock\"\n[audit]\nfolder = \"audit\"\n\
+         [tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n\
+         [listener.main]\naddress = \"127.0.0.1:0\"\nroots = [\"certs/ca.pem\"]\n",
+    );
+    for arguments in [&["--audit", "--json"][..], &["--since", "7d", "--json"]] {
+        let answer = json(&suggest(arguments));
+        assert_eq!(
+            answer["suggestions"][0]["evidence"][0]["count"], 500,
+            "{arguments:?}"
+        );
+    }
+    let answer = suggest(&["--audit", "nowhere"]);
+    assert_eq!(answer.code, Some(2));
+    assert!(answer.err.contains("nowhere"), "{}", answer.err);
+    assert_eq!(suggest(&["--log", "x.log", "--since", "1h"]).code, Some(2));
+}
+
+#[test]
 fn grants_are_suggested_from_a_log() {
     let folder = folder();
     let line = |action: &str, subject: &str| {
