@@ -17,6 +17,7 @@ pub mod net;
 pub mod policy;
 pub mod policy_files;
 pub mod review;
+pub mod screen;
 pub mod serve;
 pub mod traffic;
 pub mod wire;

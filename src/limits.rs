@@ -463,3 +463,6 @@ pub const STATUS_ROWS_MAX: usize = 100_000;
 
 /// How long a status waits for the store's word on its queues, in milliseconds.
 pub const STATUS_QUEUES_MS_MAX: u64 = 1_000;
+
+/// How often `exocom top` may look, in milliseconds: nobody reads faster.
+pub const TOP_INTERVAL_MS_MIN: u64 = 200;

@@ -21,7 +21,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 const FLOORS: &[&[&str]] = &[
     &["main", "lib"],
     &["cli"],
-    &["serve", "bench"],
+    &["serve", "bench", "screen"],
     &["net", "disk", "console", "config", "policy_files"],
     &["exchange"],
     &["delivery", "review"],

@@ -17,6 +17,7 @@ pub mod revoke;
 pub mod serve;
 pub mod show;
 pub mod status;
+pub mod top;
 pub mod why;
 
 use std::io::{IsTerminal, Write};
@@ -75,6 +76,7 @@ enum LogFormat {
 enum Command {
     Serve(serve::ServeArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     /// Look after tracked messages: what waits, and the dead letters
     Queue(queue::QueueArgs),
     Alarms(alarms::AlarmsArgs),
@@ -101,6 +103,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Status(args) => status::run(&args, &mut out),
+            Command::Top(args) => top::run(args, &mut out, &mut err),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
             Command::Alarms(args) => alarms::run(&args, &mut out, &mut err),
             Command::Why(args) => why::run(&args, &mut out),

@@ -3,6 +3,7 @@
 //!
 //! Pure: what was counted at two moments comes in. What a list leaves out is always told.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl Traffic {
         for (service, connections) in services {
             by_service.entry(service).or_default().connections = connections;
         }
-        let mut flows: Vec<(&FlowKey, Counted)> = Vec::new();
+        let mut flows: Vec<(&FlowKey, Figures)> = Vec::new();
         for (key, totals) in now.totals.iter().filter(|(_, totals)| **totals != none) {
             let recent = totals.since(before.totals.get(key).unwrap_or(&none));
             let counted = Counted {
@@ -171,37 +172,36 @@ impl Traffic {
                 .iter()
                 .any(|name| wanted.matches(name))
             {
-                flows.push((key, counted));
+                flows.push((key, counted.figures(over_s)));
             }
         }
         let mut services: Vec<_> = by_service.into_iter().collect();
         services.retain(|(name, _)| wanted.matches(name));
-        services.sort_by_key(|(_, of)| {
-            let sum = wanted.sort.measure(&of.sent) + wanted.sort.measure(&of.received);
-            std::cmp::Reverse(sum)
-        });
-        flows.sort_by_key(|(_, counted)| std::cmp::Reverse(wanted.sort.measure(counted)));
-        let left_out = LeftOut {
-            services: wanted.cut(&mut services),
-            connections: 0,
-            flows: wanted.cut(&mut flows),
-        };
         let service_status = |(name, of): (Arc<str>, OfService)| ServiceStatus {
             service: name.to_string(),
             connections: of.connections,
             sent: of.sent.figures(over_s),
             received: of.received.figures(over_s),
         };
-        let flow_status = |(key, counted): (&FlowKey, Counted)| FlowStatus {
+        let mut services: Vec<_> = services.into_iter().map(service_status).collect();
+        // Both are in the order of their names already.
+        services.sort_by(|a, b| b.rank(wanted.sort).total_cmp(&a.rank(wanted.sort)));
+        flows.sort_by(|(_, a), (_, b)| b.rank(wanted.sort).total_cmp(&a.rank(wanted.sort)));
+        let left_out = LeftOut {
+            services: wanted.cut(&mut services),
+            connections: 0,
+            flows: wanted.cut(&mut flows),
+        };
+        let flow_status = |(key, figures): (&FlowKey, Figures)| FlowStatus {
             sender: key.sender.to_string(),
             message: key.message.to_string(),
             receiver: key.receiver.as_deref().map(str::to_owned),
-            figures: counted.figures(over_s),
+            figures,
         };
         Self {
             all: all.figures(over_s),
             rates_over_s: over_s,
-            services: services.into_iter().map(service_status).collect(),
+            services,
             flows: flows.into_iter().map(flow_status).collect(),
             left_out,
         }
@@ -297,18 +297,47 @@ impl SortBy {
         ("lost", Self::Lost),
         ("response", Self::Response),
     ];
+}
 
-    fn measure(self, counted: &Counted) -> u64 {
-        let Counted { totals, recent } = counted;
-        match self {
-            Self::Name => 0,
-            Self::Rate => recent.messages,
-            Self::Messages => totals.messages,
-            Self::Bytes => recent.bytes,
-            Self::Denied => denied(totals),
-            Self::Lost => lost(totals),
-            Self::Response if recent.responses > 0 => recent.response_us_mean(),
-            Self::Response => totals.response_us_mean(),
+impl Figures {
+    /// How far up it comes in an order.
+    pub fn rank(&self, sort: SortBy) -> f64 {
+        match sort {
+            SortBy::Name => 0.0,
+            SortBy::Rate => self.rates.messages_per_s,
+            SortBy::Messages => self.messages as f64,
+            SortBy::Bytes => self.rates.bytes_per_s,
+            SortBy::Denied => (self.denied + self.over_limit) as f64,
+            SortBy::Lost => (self.dropped + self.no_receiver + self.unanswered) as f64,
+            SortBy::Response => self.rates.response_us_mean.unwrap_or(self.response_us_mean) as f64,
+        }
+    }
+}
+
+impl FlowStatus {
+    /// Which of two comes first in an order.
+    pub fn compare(&self, other: &Self, sort: SortBy) -> Ordering {
+        let by_rank = other.figures.rank(sort).total_cmp(&self.figures.rank(sort));
+        let by_name = || {
+            let name = (&self.sender, &self.message, &self.receiver);
+            name.cmp(&(&other.sender, &other.message, &other.receiver))
+        };
+        by_rank.then_with(by_name)
+    }
+}
+
+impl ServiceStatus {
+    /// Which of two comes first in an order.
+    pub fn compare(&self, other: &Self, sort: SortBy) -> Ordering {
+        let by_rank = other.rank(sort).total_cmp(&self.rank(sort));
+        by_rank.then_with(|| self.service.cmp(&other.service))
+    }
+
+    /// Of what it sends and of what it receives; a response time is its own alone.
+    fn rank(&self, sort: SortBy) -> f64 {
+        match sort {
+            SortBy::Response => self.received.rank(sort),
+            sort => self.sent.rank(sort) + self.received.rank(sort),
         }
     }
 }

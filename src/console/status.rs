@@ -456,7 +456,7 @@ pub(crate) fn duration(seconds: u64) -> String {
 }
 
 /// A moment, as people and programs read it.
-pub(super) fn rfc3339(unix_s: i64) -> String {
+pub(crate) fn rfc3339(unix_s: i64) -> String {
     time::OffsetDateTime::from_unix_timestamp(unix_s)
         .ok()
         .and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok())

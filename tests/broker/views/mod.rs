@@ -1,4 +1,6 @@
-//! What operators see of the traffic of a real broker: figures, in tables and in JSON.
+//! What operators see of the traffic of a real broker: figures, in tables, in JSON, and live in a terminal.
+
+mod terminal;
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use crate::support::{Broker, EXOCOM, wait_for};
+
+use self::terminal::Terminal;
 
 const POLICY: &str = r#"
 version = 1
@@ -126,4 +130,86 @@ async fn status_tells_rates_and_leaves_out_no_more_than_it_says() {
         assert!(text.contains(part), "{part} in {text}");
     }
     sending.abort();
+}
+
+/// The row below the head of the table.
+fn first_row(screen: &str) -> &str {
+    let mut lines = screen.lines().skip_while(|line| !line.contains("MEAN MS"));
+    lines.nth(1).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_what_happens_sorts_and_outlives_the_broker() {
+    let (mut broker, sending) = busy().await;
+    let admin = broker.dir().display().to_string();
+    let mut top = Terminal::start(EXOCOM, &["top", "--interval", "300ms", "--admin", &admin]);
+    top.wait_until("the services", |screen| {
+        screen.contains("billing") && screen.contains(" messages/s  ")
+    });
+    assert!(top.is_taken());
+    top.press("r");
+    top.wait_until("who sends the most", |screen| {
+        screen.contains(" by rate") && !first_row(screen).starts_with("billing")
+    });
+    top.press("3d");
+    top.wait_until("what is denied", |screen| {
+        screen.contains(" by denied")
+            && first_row(screen).starts_with("web ")
+            && first_row(screen).contains(" purge ")
+    });
+    top.press("/pin\r");
+    top.wait_until("the filter", |screen| {
+        screen.contains("only *pin*") && first_row(screen).contains(" ping ") && !screen.contains(" purge ")
+    });
+    sending.abort();
+    assert!(broker.stop());
+    top.wait_until("the loss", |screen| {
+        screen.contains("not reachable since ") && screen.contains(" ping ")
+    });
+    let broker = broker.restart();
+    top.wait_until("the new broker", |screen| {
+        !screen.contains("not reachable") && screen.contains("no flows")
+    });
+    top.press("q");
+    assert_eq!(top.wait(), Some(0));
+
+    let admin = broker.dir().display().to_string();
+    let mut top = Terminal::start(EXOCOM, &["top", "--admin", &admin]);
+    top.wait_until("the services", |screen| screen.contains("billing"));
+    top.press("\x03");
+    assert_eq!(top.wait(), Some(0), "Ctrl-C ends it too");
+}
+
+#[test]
+fn top_without_a_terminal_says_what_to_do_and_prints_what_it_is_asked_to() {
+    let broker = Broker::dev(POLICY);
+    let top = |arguments: &[&str]| {
+        let output = Command::new(EXOCOM)
+            .arg("top")
+            .args(arguments)
+            .arg("--admin")
+            .arg(broker.dir())
+            .output();
+        let output = output.expect("the binary was built for the tests");
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8(said).expect("it prints text"),
+        )
+    };
+    let (code, said) = top(&[]);
+    assert!(
+        code == Some(1) && said.contains("--once") && said.lines().count() == 1,
+        "{said}"
+    );
+    let (code, said) = top(&["--once"]);
+    assert!(code == Some(0) && said.contains("SENDS/S"), "{said}");
+    let (code, said) = top(&["--once", "--json"]);
+    let json: Value = serde_json::from_str(&said).expect("it is JSON");
+    assert_eq!(
+        (code, said.lines().count(), &json["policy"]["services"]),
+        (Some(0), 1, &3.into())
+    );
+    let (code, said) = top(&["--interval", "1ms"]);
+    assert!(code == Some(2) && said.contains("200ms"), "{said}");
 }
