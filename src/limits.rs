@@ -256,6 +256,12 @@ pub const REVOKED_MAX: usize = 100_000;
 /// The file of that list, in bytes: its entries with the longest reasons.
 pub const REVOKED_BYTES_MAX: u64 = 256 << 20;
 
+/// Entries of the quarantine: more than people look after.
+pub const QUARANTINE_MAX: usize = 1_000;
+
+/// The file of that list, in bytes: its entries with the longest reasons.
+pub const QUARANTINE_BYTES_MAX: u64 = 8 << 20;
+
 /// Lines about denials that one connection may cause in the log in one turn.
 pub const DENIAL_LINES_PER_TURN_MAX: usize = 4;
 

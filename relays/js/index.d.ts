@@ -166,7 +166,7 @@ declare namespace ExoRelay {
     attempt: number;
   }
 
-  /** Why something failed. The first six are ExoCom's words; docs of each: README.md. */
+  /** Why something failed. The first seven are ExoCom's words; docs of each: README.md. */
   export type Reason =
     | 'denied'
     | 'no-receiver'
@@ -174,6 +174,7 @@ declare namespace ExoRelay {
     | 'expired'
     | 'overloaded'
     | 'dead-letter'
+    | 'quarantined'
     | 'failed'
     | 'timeout'
     | 'offline'

@@ -199,6 +199,23 @@ pub enum Record {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         outcome: Option<String>,
     },
+    /// A service is held after this, or a part of its messages, or no longer is.
+    Quarantine {
+        /// The service.
+        sender: String,
+        /// Which of its messages; all of them where there is none.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        message: Option<String>,
+        /// Whether they are held from here on.
+        is_held: bool,
+        /// By whose order.
+        who: String,
+        /// Why.
+        why: String,
+        /// The alarm that did it, where no person did.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        alarm: Option<u64>,
+    },
     /// The entries before this number have been removed, after this; their hashes stay.
     Prune {
         /// The first entry that stays.
@@ -365,6 +382,7 @@ impl Record {
             Self::Withdrawn { .. } => "withdrawn",
             Self::DeadLetter { .. } => "dead-letter",
             Self::Alarm { .. } => "alarm",
+            Self::Quarantine { .. } => "quarantine",
             Self::Prune { .. } => "prune",
         }
     }

@@ -12,6 +12,7 @@ pub mod dev;
 pub mod inventory;
 pub mod p12;
 pub mod policy;
+pub mod quarantine;
 pub mod queue;
 pub mod revoke;
 pub mod serve;
@@ -80,6 +81,7 @@ enum Command {
     /// Look after tracked messages: what waits, and the dead letters
     Queue(queue::QueueArgs),
     Alarms(alarms::AlarmsArgs),
+    Quarantine(quarantine::QuarantineArgs),
     Audit(audit::AuditArgs),
     Why(why::WhyArgs),
     /// Check, compare and explain policies
@@ -106,6 +108,7 @@ impl Cli {
             Command::Top(args) => top::run(args, &mut out, &mut err),
             Command::Queue(args) => queue::run(&args, &mut out, &mut err),
             Command::Alarms(args) => alarms::run(&args, &mut out, &mut err),
+            Command::Quarantine(args) => quarantine::run(&args, &mut out, &mut err),
             Command::Why(args) => why::run(&args, &mut out),
             Command::Audit(args) => audit::run(&args, &mut out, &mut err),
             Command::Policy(command) => {

@@ -30,6 +30,7 @@ use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
 use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::console::figures::Wanted;
 use crate::console::policy::{PolicyAnswer, PolicyVerb};
+use crate::console::quarantine::{QuarantineAnswer, QuarantineVerb};
 use crate::console::queue::{QueueAnswer, QueueVerb};
 use crate::console::revoked::{RevokeAnswer, RevokeVerb};
 use crate::console::status::Status;
@@ -54,10 +55,17 @@ pub struct Access {
     pub policy: PolicyOrders,
     /// Carries out an order about alarms, given by somebody.
     pub alarms: Arc<dyn Fn(AlarmVerb, String) -> AlarmAnswer + Send + Sync>,
+    /// Carries out an order about what is held, given by somebody.
+    pub quarantine: QuarantineOrders,
 }
 
 /// Takes snapshots of the broker.
 pub type StatusOrders = Arc<dyn Fn(Wanted) -> Pin<Box<dyn Future<Output = Status> + Send>> + Send + Sync>;
+
+/// Carries out orders about what is held, given by somebody.
+pub type QuarantineOrders = Arc<
+    dyn Fn(QuarantineVerb, String) -> Pin<Box<dyn Future<Output = QuarantineAnswer> + Send>> + Send + Sync,
+>;
 
 /// Carries out orders about the queues.
 pub type QueueOrders =
@@ -238,6 +246,7 @@ fn router(caller: Caller) -> Router {
             post(policy).layer(DefaultBodyLimit::max(ADMIN_POLICY_BYTES_MAX)),
         )
         .route("/v1/alarms", post(alarms))
+        .route("/v1/quarantine", post(quarantine))
         .layer(DefaultBodyLimit::max(ADMIN_REQUEST_BYTES_MAX))
         .with_state(caller)
 }
@@ -311,6 +320,20 @@ async fn alarms(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.alarms)(verb, caller.named(&headers).name());
+        let outcome = answer.outcome();
+        Done { answer, outcome }
+    };
+    caller.action(&headers, asked, work).await
+}
+
+async fn quarantine(
+    State(caller): State<Caller>,
+    headers: HeaderMap,
+    Json(verb): Json<QuarantineVerb>,
+) -> Result<Json<QuarantineAnswer>, NotAllowed> {
+    let asked = verb.asked();
+    let work = async {
+        let answer = (caller.access.quarantine)(verb, caller.named(&headers).name()).await;
         let outcome = answer.outcome();
         Done { answer, outcome }
     };

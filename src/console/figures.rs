@@ -54,7 +54,7 @@ pub struct RateStatus {
     pub messages_per_s: f64,
     /// Their payload bytes a second.
     pub bytes_per_s: f64,
-    /// Messages a second that were denied or over a limit.
+    /// Messages a second that were denied, over a limit or from a held service.
     pub denied_per_s: f64,
     /// Messages a second that were dropped, had no receiver or got no answer.
     pub lost_per_s: f64,
@@ -77,6 +77,8 @@ pub struct Figures {
     pub no_receiver: u64,
     /// Messages that were more than the policy's limits allow.
     pub over_limit: u64,
+    /// Messages refused because their sender is held.
+    pub quarantined: u64,
     /// Requests answered.
     pub responses: u64,
     /// The mean response time, in microseconds.
@@ -245,6 +247,7 @@ impl Counted {
             dropped: totals.dropped,
             no_receiver: totals.no_receiver,
             over_limit: totals.over_limit,
+            quarantined: totals.quarantined,
             responses: totals.responses,
             response_us_mean: totals.response_us_mean(),
             response_us_max: totals.response_us_max,
@@ -355,7 +358,7 @@ impl FromStr for SortBy {
 }
 
 fn denied(totals: &FlowTotals) -> u64 {
-    totals.denied + totals.over_limit
+    totals.denied + totals.over_limit + totals.quarantined
 }
 
 fn lost(totals: &FlowTotals) -> u64 {

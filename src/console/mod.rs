@@ -9,6 +9,7 @@ pub mod alarms;
 pub mod client;
 pub mod figures;
 pub mod policy;
+pub mod quarantine;
 pub mod queue;
 pub mod revoked;
 pub mod shadow;

@@ -31,6 +31,8 @@ pub struct Status {
     pub webhook: Option<HearingStatus>,
     /// How many entries the list of what is revoked has.
     pub revoked: usize,
+    /// How many entries the quarantine has.
+    pub held: usize,
     /// The ports.
     pub listeners: Vec<ListenerStatus>,
     /// Sockets and sessions, counted since the start.
@@ -227,6 +229,9 @@ impl Status {
         if self.revoked > 0 {
             writeln!(out, "revoked  {}, see `exocom certs revoked`", self.revoked)?;
         }
+        if self.held > 0 {
+            writeln!(out, "held     {}, see `exocom quarantine list`", self.held)?;
+        }
         for listener in &self.listeners {
             let zone = listener
                 .zone
@@ -279,6 +284,7 @@ impl Status {
                 received.messages.to_string(),
                 sent.denied.to_string(),
                 sent.over_limit.to_string(),
+                sent.quarantined.to_string(),
                 received.dropped.to_string(),
                 received.unanswered.to_string(),
                 milliseconds(received.response_us_mean),
@@ -293,6 +299,7 @@ impl Status {
             "RECEIVED",
             "DENIED",
             "OVER LIMIT",
+            "HELD",
             "DROPPED",
             "UNANSWERED",
             "MEAN MS",
@@ -339,6 +346,8 @@ impl Status {
                 figures.denied.to_string(),
                 figures.dropped.to_string(),
                 figures.no_receiver.to_string(),
+                figures.over_limit.to_string(),
+                figures.quarantined.to_string(),
                 figures.unanswered.to_string(),
                 figures.responses.to_string(),
                 milliseconds(figures.response_us_mean),
@@ -355,6 +364,8 @@ impl Status {
             "DENIED",
             "DROPPED",
             "NO RECEIVER",
+            "OVER LIMIT",
+            "HELD",
             "UNANSWERED",
             "ANSWERED",
             "MEAN MS",

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::held::Holding;
 use super::ids::Ids;
 use super::lane::Lanes;
 use super::message::{
@@ -32,7 +33,7 @@ struct Instance {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Deliveries {
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     pub(super) last_seq: u64,
     pub(super) messages: BTreeMap<Seq, Message>,
     bytes: usize,
@@ -43,6 +44,7 @@ pub struct Deliveries {
     /// When an instance that was paused may be tried again.
     resume_at_ms: Option<u64>,
     pub(super) ids: Ids,
+    pub(super) holding: Holding,
     epoch: u64,
     pub(super) changes: Vec<Change>,
     given_up: Vec<GivenUp>,
@@ -63,6 +65,7 @@ impl Deliveries {
             timers: BTreeSet::new(),
             resume_at_ms: None,
             ids: Ids::new(bounds.ids_window_ms, bounds.ids_max),
+            holding: Holding::default(),
             epoch: 0,
             changes: Vec::new(),
             given_up: Vec::new(),
@@ -88,12 +91,7 @@ impl Deliveries {
         if self.bytes.saturating_add(new.bytes) > self.bounds.bytes_max {
             return Err(Full::Bytes);
         }
-        let is_full = |service: &Arc<str>| {
-            self.depths
-                .get(service)
-                .is_some_and(|depth| depth.pending >= self.bounds.queue_messages_max)
-        };
-        if new.receivers.iter().any(is_full) {
+        if !self.has_room_for(new) {
             return Err(Full::Queue);
         }
         self.last_seq += 1;
@@ -111,6 +109,7 @@ impl Deliveries {
         });
         self.enter(Kept {
             seq,
+            sender: Arc::clone(new.sender),
             name: Arc::clone(new.name),
             terms: new.terms,
             stored_ms: now_ms,
@@ -405,6 +404,7 @@ impl Deliveries {
             avoid: None,
         });
         let message = Message {
+            sender: Arc::clone(&kept.sender),
             terms: kept.terms,
             stored_ms: kept.stored_ms,
             expires_at_ms: kept.expires_at_ms,
@@ -438,15 +438,18 @@ impl Deliveries {
 
     /// The one place where a state changes: timers, windows, lanes and depths follow from the old and the new.
     pub(super) fn set_state(&mut self, seq: Seq, number: ReceiverNo, new: State) {
-        let Some(message) = self.messages.get_mut(&seq) else {
+        let Some(message) = self.messages.get(&seq) else {
             return;
         };
-        let bytes = message.bytes;
-        let Some(receiver) = message.receivers.get_mut(usize::from(number.0)) else {
+        let Some(receiver) = message.receivers.get(usize::from(number.0)) else {
             return;
         };
-        let old = std::mem::replace(&mut receiver.state, new);
-        let place = receiver.lane;
+        let (bytes, place, old) = (message.bytes, receiver.lane, receiver.state);
+        let new = self.or_held(message, receiver, new);
+        self.holding.count(&message.sender, bytes, old, new);
+        if let Some(receiver) = self.receiver_mut(seq, number) {
+            receiver.state = new;
+        }
         if let Some(due_ms) = old.deadline_ms() {
             self.timers.remove(&(due_ms, seq, number));
         }
@@ -464,6 +467,7 @@ impl Deliveries {
         depth.pending = depth.pending + usize::from(new.is_pending()) - usize::from(old.is_pending());
         let is_flying = |state: &State| matches!(state, State::InFlight { .. });
         depth.in_flight = depth.in_flight + usize::from(is_flying(&new)) - usize::from(is_flying(&old));
+        depth.held = depth.held + usize::from(new == State::Held) - usize::from(old == State::Held);
         let is_dead = |state: &State| matches!(state, State::Dead { .. });
         depth.dead = depth.dead + usize::from(is_dead(&new)) - usize::from(is_dead(&old));
         let service = (*depth == QueueDepth::default()).then(|| Arc::clone(&lane.service));
@@ -488,7 +492,7 @@ impl Deliveries {
         self.lanes.mark(place);
     }
 
-    fn attempt_failed(&mut self, seq: Seq, number: ReceiverNo, wait: Wait, now_ms: u64) {
+    pub(super) fn attempt_failed(&mut self, seq: Seq, number: ReceiverNo, wait: Wait, now_ms: u64) {
         let Some(message) = self.messages.get_mut(&seq) else {
             return;
         };
@@ -573,7 +577,7 @@ impl Deliveries {
 }
 
 /// The wait before the next attempt.
-enum Wait {
+pub(super) enum Wait {
     /// None: another instance can have it at once.
     Nothing,
     /// What the receiver asked for, or the back-off of the terms.

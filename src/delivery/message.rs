@@ -121,6 +121,8 @@ impl Change {
 pub(super) enum State {
     /// Waits for an instance.
     Ready,
+    /// Waits since its sender or its receiver is held.
+    Held,
     /// An instance has it, until the time in milliseconds.
     InFlight { to: InstanceId, deadline_ms: u64 },
     /// Waits for the time of the next attempt, in milliseconds.
@@ -137,13 +139,16 @@ impl State {
         match self {
             Self::InFlight { deadline_ms, .. } => Some(*deadline_ms),
             Self::Waiting { until_ms } => Some(*until_ms),
-            Self::Ready | Self::Settled | Self::Dead { .. } => None,
+            Self::Ready | Self::Held | Self::Settled | Self::Dead { .. } => None,
         }
     }
 
     /// Whether it is still on its way.
     pub(super) const fn is_pending(&self) -> bool {
-        matches!(self, Self::Ready | Self::InFlight { .. } | Self::Waiting { .. })
+        matches!(
+            self,
+            Self::Ready | Self::Held | Self::InFlight { .. } | Self::Waiting { .. }
+        )
     }
 }
 
@@ -171,6 +176,7 @@ pub(super) struct Receiver {
 
 #[derive(Debug)]
 pub(super) struct Message {
+    pub(super) sender: Arc<str>,
     pub(super) terms: DeliveryTerms,
     pub(super) stored_ms: u64,
     pub(super) expires_at_ms: u64,
@@ -191,6 +197,8 @@ impl Message {
 pub struct Kept {
     /// Its place in the order.
     pub seq: Seq,
+    /// The verified sender.
+    pub sender: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
     /// The terms under which it was accepted.

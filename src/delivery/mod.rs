@@ -5,6 +5,7 @@
 //! before it acts on anything else. `docs/delivery.md` says in prose what is promised.
 
 mod deliveries;
+mod held;
 mod ids;
 mod lane;
 mod message;
@@ -15,6 +16,7 @@ mod recovery;
 mod tests;
 
 pub use deliveries::Deliveries;
+pub use held::{HeldAmount, HeldMessage};
 pub use message::{
     Cause, Change, DeadLetter, DeliveryTerms, InstanceId, Kept, KeptReceiver, ReceiverNo, Seq,
 };

@@ -127,7 +127,7 @@ impl Deliveries {
         self.timers.insert((new_ms, seq, EXPIRY));
     }
 
-    fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
+    pub(super) fn drop_receiver(&mut self, seq: Seq, receiver: ReceiverNo) {
         self.set_state(seq, receiver, State::Settled);
         self.changes.push(Change::Dropped(seq, receiver));
         self.forget_if_settled(seq);

@@ -104,6 +104,8 @@ pub struct QueueDepth {
     pub pending: usize,
     /// Of these, with an instance now.
     pub in_flight: usize,
+    /// Of those on their way, those that are held.
+    pub held: usize,
     /// Given up.
     pub dead: usize,
 }

@@ -24,6 +24,7 @@ impl Deliveries {
         });
         Some(Kept {
             seq,
+            sender: Arc::clone(&message.sender),
             name: Arc::clone(&first.name),
             terms: message.terms,
             stored_ms: message.stored_ms,

@@ -321,3 +321,58 @@ fn what_a_clock_that_was_ahead_stored_is_kept_no_longer_than_what_is_stored_now(
         "the window is over"
     );
 }
+
+#[test]
+fn what_is_held_keeps_its_place_and_takes_no_room_from_others() {
+    use crate::policy::quarantine::{Hold, Quarantine};
+    let hold = |service: &str| Hold {
+        service: service.into(),
+        message: None,
+        reason: String::new(),
+        who: String::new(),
+        at_unix_s: 0,
+        alarm: None,
+    };
+    let quarantine = |services: &[&str]| Arc::new(Quarantine::new(services.iter().map(|name| hold(name))));
+    let mut world = World::new(&[1]);
+    let (first, second) = (world.stored("a"), world.stored("a"));
+    assert_eq!(world.sent(), [(1, 1, 1), (2, 1, 1)]);
+    // Its sender: what is with a receiver stays there, what comes back waits.
+    let now_ms = world.now_ms;
+    world.deliveries.set_quarantine(&quarantine(&["web"]), now_ms);
+    world
+        .deliveries
+        .handle_nak(first, FIRST, InstanceId(1), Some(0), now_ms);
+    world.stored("a");
+    assert!(world.sent().is_empty());
+    let held = |world: &World, of: &str| {
+        let hold = hold(of);
+        let held = world.deliveries.held_by(&hold);
+        held.map(|held| held.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&world, "web"), [1, 3]);
+    assert_eq!(held(&world, "mail"), [0; 0]);
+    // Its receiver: what that has in hand was an attempt.
+    world
+        .deliveries
+        .set_quarantine(&quarantine(&["todos", "web"]), now_ms);
+    assert_eq!(held(&world, "todos"), [1, 2, 3]);
+    assert!(!world.deliveries.handle_ack(Seq(9), FIRST));
+    world.deliveries.set_quarantine(&quarantine(&["todos"]), now_ms);
+    assert_eq!(
+        world.deliveries.discard_held(&hold("todos"), None),
+        0,
+        "others sent it"
+    );
+    assert_eq!(world.deliveries.discard_held(&hold("web"), Some(second)), 1);
+    world.deliveries.set_quarantine(&quarantine(&[]), now_ms);
+    assert_eq!(world.sent(), [(1, 1, 2), (3, 1, 1)]);
+    // A quarter of the bytes, and no more; released, it is in the receiver's queue again.
+    let mut world = World::new(&[]);
+    world.deliveries.set_quarantine(&quarantine(&["web"]), now_ms);
+    let stored = (0..50).filter(|_| world.publish("a", None).is_ok()).count();
+    assert_eq!(stored, 25);
+    world.deliveries.set_quarantine(&quarantine(&["other"]), now_ms);
+    let stored = (0..50).filter(|_| world.publish("a", None).is_ok()).count();
+    assert_eq!(stored, 25, "of 50 in the queue");
+}

@@ -300,7 +300,7 @@ impl<'a> Reader<'a> {
             expires_ms: self.u64()?,
         };
         let bytes = usize::try_from(self.u64()?).map_err(|_| BadRecord)?;
-        let (name, sender, id) = (self.text()?, self.text()?, self.text()?);
+        let (name, sender, id): (_, Arc<str>, _) = (self.text()?, self.text()?, self.text()?);
         let count = self.u32()?;
         let mut receivers = Vec::new();
         for _ in 0..count {
@@ -318,6 +318,7 @@ impl<'a> Reader<'a> {
         Ok(Stored {
             kept: Kept {
                 seq,
+                sender: Arc::clone(&sender),
                 name,
                 terms,
                 stored_ms,
@@ -355,6 +356,7 @@ mod tests {
         Stored {
             kept: Kept {
                 seq: Seq(7),
+                sender: "todos".into(),
                 name: "todos.created".into(),
                 terms: DeliveryTerms {
                     kind: Kind::Event,

@@ -18,6 +18,7 @@ use crate::delivery::{
     QueueDepth, ReceiverNo, Seq,
 };
 use crate::limits::{LABEL_BYTES_MAX, MSG_ID_BYTES_MAX};
+use crate::policy::quarantine::{Hold, Quarantine};
 
 /// Messages carried forward between two commits, in bytes: enough to keep up, and short enough to go unnoticed.
 const CARRIED_BYTES_PER_STEP: usize = 1 << 20;
@@ -417,6 +418,16 @@ impl<F: Files> Store<F> {
     /// See [`Deliveries::purge`]. In force after the next commit.
     pub fn purge(&mut self, service: &str) -> Vec<(Seq, ReceiverNo)> {
         self.deliveries.purge(service)
+    }
+
+    /// See [`Deliveries::set_quarantine`].
+    pub fn set_quarantine(&mut self, quarantine: &Arc<Quarantine>, now_ms: u64) {
+        self.deliveries.set_quarantine(quarantine, now_ms);
+    }
+
+    /// See [`Deliveries::discard_held`]. In force after the next commit.
+    pub fn discard_held(&mut self, hold: &Hold, seq: Option<Seq>) -> usize {
+        self.deliveries.discard_held(hold, seq)
     }
 
     /// See [`Deliveries::take_given_up`].

@@ -75,7 +75,7 @@ impl<P: Peer> Handover<P> {
                 outcome: Outcome::NoReceiver,
             };
             self.note_loss(turn, buffer, &noted, now_us);
-            turn.refuse(message, Reason::NoReceiver, None);
+            turn.refuse(message, route.missing(), None);
         }
         let siblings = if chosen.len() > 1 && turn.is_request(message) {
             Siblings::of(chosen.len())
@@ -258,7 +258,7 @@ impl<P: Peer> Handover<P> {
         let content = turn.content(&self.stamp, buffer, delivery.message);
         let open = turn.inbox(buffer, delivery.message).map(|inbox| {
             || {
-                let origin = target.origin(&self.peer, &self.service, &self.requests);
+                let origin = target.origin(&self.peer, &self.service, route.name(), &self.requests);
                 open(Pending {
                     request: origin.request()?,
                     inbox: Some(InboxName::from_slice(inbox)),
@@ -353,7 +353,7 @@ impl<P: Peer> Handover<P> {
                 .as_ref()
                 .is_none_or(|siblings| siblings.one_less())
             {
-                turn.refuse(delivery.message, Reason::NoReceiver, None);
+                turn.refuse(delivery.message, route.missing(), None);
             }
             return false;
         };

@@ -43,6 +43,8 @@ pub struct Origin<P> {
     pub peer: Option<P>,
     /// The sender's service.
     pub service: Arc<str>,
+    /// The message name.
+    pub name: Arc<str>,
     /// The flow, which counts the answers.
     pub flow: Arc<FlowCounters>,
     /// The requests that the service's connections may have together; `None` where their number is bounded elsewhere.
@@ -287,25 +289,24 @@ impl<P> PendingReplies<P> {
         if now_us < self.next_deadline_us {
             return Vec::new();
         }
+        self.take_where(|pending| pending.deadline_us <= now_us)
+    }
+
+    /// Takes all requests of which this is true.
+    pub fn take_where(&mut self, mut is_taken: impl FnMut(&Pending<P>) -> bool) -> Vec<Pending<P>> {
         self.next_deadline_us = u64::MAX;
-        let mut expired = Vec::new();
+        let mut taken = Vec::new();
         for (index, slot) in (0..).zip(&mut self.slots) {
-            let Some(deadline_us) = slot.pending.as_ref().map(|pending| pending.deadline_us) else {
-                continue;
-            };
-            if deadline_us <= now_us {
-                let pending = slot.pending.take();
-                pending
-                    .iter()
-                    .for_each(|pending| uncount(&mut self.by_service, pending));
-                expired.extend(pending);
+            if let Some(pending) = slot.pending.take_if(|pending| is_taken(pending)) {
+                uncount(&mut self.by_service, &pending);
+                taken.push(pending);
                 slot.generation = slot.generation.wrapping_add(1);
                 self.free.push(index);
-            } else {
-                self.next_deadline_us = self.next_deadline_us.min(deadline_us);
+            } else if let Some(pending) = &slot.pending {
+                self.next_deadline_us = self.next_deadline_us.min(pending.deadline_us);
             }
         }
-        expired
+        taken
     }
 
     /// Takes all requests, since the connection has ended.
@@ -365,6 +366,7 @@ mod tests {
         let origin = Arc::new(Origin {
             peer: Some(()),
             service: service.into(),
+            name: "a".into(),
             flow: Arc::default(),
             requests: None,
         });

@@ -16,9 +16,10 @@ use crate::exchange::replies::Origin;
 use crate::exchange::shadow::{Judged, Seen, Shadow};
 use crate::exchange::share::Allowance;
 use crate::identity::{Identity, Role};
+use crate::policy::quarantine::Quarantine;
 use crate::policy::{Action, Audit, Delivery, Permit, Policy};
 use crate::traffic::flow::{FlowBook, FlowCounters};
-use crate::wire::encode::Head;
+use crate::wire::encode::{Head, Reason};
 use crate::wire::name::MessageName;
 
 /// The way of one message name from one sender.
@@ -36,6 +37,8 @@ pub struct Route<P> {
     /// The message name, where each message is recorded by itself.
     each: Option<Arc<str>>,
     limiters: Box<[Limiter]>,
+    /// Whether somebody would receive it who is held.
+    is_withheld: bool,
     shadow: Option<Box<Beside>>,
 }
 
@@ -84,12 +87,14 @@ impl<P: Clone> Target<P> {
         &self,
         sender: &P,
         service: &Arc<str>,
+        name: &MessageName,
         requests: &Arc<Allowance>,
     ) -> &Arc<Origin<P>> {
         self.origin.get_or_init(|| {
             Arc::new(Origin {
                 peer: Some(sender.clone()),
                 service: Arc::clone(service),
+                name: name.as_str().into(),
                 flow: Arc::clone(&self.flow),
                 requests: Some(Arc::clone(requests)),
             })
@@ -112,12 +117,12 @@ struct Group {
 
 impl<P: Peer> Route<P> {
     /// Finds the receivers of a permitted message: every live subscription whose service may receive it under
-    /// the same policy. It is counted and limited by what the sender has for that; `seed` spreads senders over the
+    /// the same policy, and is not held. It is counted and limited by what the sender has for that; `seed` spreads senders over the
     /// members of a group.
     pub(super) fn find(
         name: MessageName,
         permit: Permit,
-        policy: &Policy,
+        (policy, quarantine): (&Policy, &Quarantine),
         directory: &Directory<P>,
         (flows, buckets): (&FlowBook, &Buckets),
         seed: u64,
@@ -140,6 +145,7 @@ impl<P: Peer> Route<P> {
         let each = (permit.terms().audit == Audit::Each).then(|| Arc::from(name.as_str()));
         let mut route = Self {
             limiters: buckets.limiters(permit.limits()),
+            is_withheld: false,
             name,
             permit,
             targets: Vec::new(),
@@ -168,6 +174,10 @@ impl<P: Peer> Route<P> {
                 flow,
                 shadow,
             } = receiver;
+            if quarantine.is_held(&service, route.name.as_str()) {
+                route.is_withheld = true;
+                continue;
+            }
             let index = u32::try_from(route.targets.len()).expect("far fewer subscriptions than 2^32");
             match &entry.subscription.queue {
                 None => route.plain.push(index),
@@ -263,6 +273,15 @@ impl<P: Peer> Route<P> {
     /// How long its requests wait for an answer, in microseconds.
     pub(super) fn reply_within_us(&self) -> u64 {
         u64::try_from(self.permit.terms().reply_within.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Why a message that reaches nobody does not.
+    pub(super) const fn missing(&self) -> Reason {
+        if self.is_withheld {
+            Reason::Quarantined
+        } else {
+            Reason::NoReceiver
+        }
     }
 
     /// Counts a message that nobody is there to receive.

@@ -104,8 +104,8 @@ impl<P: Peer> Session<P> {
         self.is_ready() || byte.eq_ignore_ascii_case(&b'C')
     }
 
-    /// To be called before the first operation of a turn: takes notice of a changed policy and of changed
-    /// subscriptions. Where the policy no longer lets the service connect, or listen as it does, it ends, or the
+    /// To be called before the first operation of a turn: takes notice of a changed policy, of what is held and of
+    /// changed subscriptions. Where the policy no longer lets the service connect, or listen as it does, it ends, or the
     /// subscription does.
     pub fn begin(&mut self, world: &World<P>, turn: &mut Turn<P>, now_us: u64) -> Next {
         self.is_halted = world.is_halted();
@@ -218,6 +218,11 @@ impl<P: Peer> Session<P> {
         let reference = turn.remember(buffer, message);
         let route = match self.ways.find(world, message.subject, turn) {
             Way::Denied(denied) => return deny(&denied, message, reference, turn, now_us),
+            Way::Held(flow) => {
+                flow.count_quarantined();
+                turn.count_denial("quarantined", message.subject, "the sender is held");
+                return turn.refuse(reference, Reason::Quarantined, None);
+            }
             Way::Open(route) => route,
             Way::Checkpoint => return self.ask_checkpoint(world, message, reference, turn),
         };
@@ -396,6 +401,15 @@ impl<P: Peer> Session<P> {
         give_up(&lost, Reason::ReceiverLost, self.ways.policy().version());
         self.ways.clear();
     }
+}
+
+/// Gives up what a connection of a held service was asked and has not answered: those who wait are told. What the
+/// store delivers waits there.
+pub fn give_up_held<P: Peer>(peer: &P, is_held: impl Fn(&str) -> bool, policy: &str) {
+    let held = peer
+        .replies()
+        .take_where(|pending| is_held(&pending.request.name));
+    give_up(&held, Reason::Quarantined, policy);
 }
 
 /// What an answer on a token means.

@@ -15,9 +15,10 @@ use crate::exchange::shadow::{Judged, Shadow};
 use crate::exchange::share::{Holding, Share};
 use crate::exchange::turn::Turn;
 use crate::exchange::world::World;
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
 use crate::limits::{CACHED_ROUTES_PER_CONNECTION_MAX, CACHED_TARGETS_PER_CONNECTION_MAX};
-use crate::policy::{Action, Denial, Policy, SubscriptionPermit};
+use crate::policy::quarantine::Quarantine;
+use crate::policy::{Action, Delivery, Denial, Permit, Policy, SubscriptionPermit};
 use crate::traffic::flow::{FlowBook, FlowCounters};
 use crate::wire::CHECKPOINT_SUBJECT;
 use crate::wire::name::{MessageName, Pattern};
@@ -31,6 +32,7 @@ pub struct Ways<P> {
     buckets: Arc<Buckets>,
     policy: Arc<Policy>,
     shadow: Option<Arc<Shadow>>,
+    quarantine: Arc<Quarantine>,
     /// `None` before the first look.
     policy_generation: Option<u64>,
     epoch: u64,
@@ -50,6 +52,8 @@ pub enum Way<P> {
     Denied(Denied),
     /// To the broker itself, which answers for its audit log.
     Checkpoint,
+    /// It may, but its sender is held, and nobody would keep it: it is counted here, and refused.
+    Held(Arc<FlowCounters>),
 }
 
 /// Why a message may not pass, and where that is counted.
@@ -100,6 +104,7 @@ impl<P> Clone for Way<P> {
             Self::Open(route) => Self::Open(Rc::clone(route)),
             Self::Denied(denied) => Self::Denied(denied.clone()),
             Self::Checkpoint => Self::Checkpoint,
+            Self::Held(flow) => Self::Held(Arc::clone(flow)),
         }
     }
 }
@@ -108,7 +113,7 @@ impl<P: Peer> Way<P> {
     fn target_count(&self) -> usize {
         match self {
             Self::Open(route) => route.target_count(),
-            Self::Denied(_) | Self::Checkpoint => 0,
+            Self::Denied(_) | Self::Held(_) | Self::Checkpoint => 0,
         }
     }
 }
@@ -129,6 +134,7 @@ impl<P: Peer> Ways<P> {
             buckets: Arc::clone(&share.buckets),
             policy: world.policy(),
             shadow: None,
+            quarantine: world.quarantine(),
             policy_generation: None,
             epoch: world.directory.epoch(),
             cached_targets: 0,
@@ -156,7 +162,7 @@ impl<P: Peer> Ways<P> {
         self.epoch = world.directory.epoch();
     }
 
-    /// Takes notice of a changed policy, or of a candidate beside it; says whether either has changed. The first time it says so always: the
+    /// Takes notice of a changed policy, of a candidate beside it, or of what is held; says whether one has changed. The first time it says so always: the
     /// policy that admitted the connection may be another already.
     pub(super) fn notice_policy(&mut self, world: &World<P>) -> bool {
         let generation = Some(world.policy_generation());
@@ -166,6 +172,7 @@ impl<P: Peer> Ways<P> {
         self.policy_generation = generation;
         self.policy = world.policy();
         self.shadow = world.shadow();
+        self.quarantine = world.quarantine();
         self.clear();
         true
     }
@@ -210,13 +217,14 @@ impl<P: Peer> Ways<P> {
             .as_ref()
             .and_then(|shadow| shadow.judge_send(&self.policy, &self.identity, &name, &decided));
         let way = match decided {
+            Ok(permit) if self.is_held(&permit, &name) => Way::Held(self.flows.counters(name.as_str(), None)),
             Ok(permit) => {
                 let seed = self.sender.0;
                 let shadow = self.shadow.as_deref().map(|shadow| (shadow, judged));
                 Way::Open(Route::find(
                     name,
                     permit,
-                    &self.policy,
+                    (&self.policy, &self.quarantine),
                     &world.directory,
                     (&self.flows, &self.buckets),
                     seed,
@@ -233,6 +241,14 @@ impl<P: Peer> Ways<P> {
         };
         self.keep(subject, &way, version);
         way
+    }
+
+    /// Whether a message waits because of its sender, and has nowhere to wait: tracked ones do so in the store.
+    fn is_held(&self, permit: &Permit, name: &MessageName) -> bool {
+        let Role::Service(service) = &self.identity.role else {
+            return false;
+        };
+        permit.terms().delivery == Delivery::AtMostOnce && self.quarantine.is_held(service, name.as_str())
     }
 
     fn keep(&mut self, subject: &[u8], way: &Way<P>, version: RouteVersion) {

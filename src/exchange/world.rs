@@ -1,4 +1,5 @@
-//! What all sessions share: the policy in force, the live subscriptions, and what each service may hold.
+//! What all sessions share: the policy in force, what is held, the live subscriptions, and what each service may
+//! hold.
 //!
 //! `serve` swaps the policy whole; every session reads the current one when its turn begins. Nothing here decides.
 
@@ -15,6 +16,7 @@ use crate::exchange::shadow::Shadow;
 use crate::exchange::share::Share;
 use crate::exchange::tracked::Intake;
 use crate::policy::Policy;
+use crate::policy::quarantine::Quarantine;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub struct World<P> {
     /// The live subscriptions.
     pub directory: Directory<P>,
     policy: ArcSwap<Policy>,
+    quarantine: ArcSwap<Quarantine>,
     policy_generation: AtomicU64,
     shadow: ArcSwapOption<Shadow>,
     is_halted: AtomicBool,
@@ -43,6 +46,7 @@ where
         Self {
             directory: Directory::default(),
             policy: ArcSwap::new(policy),
+            quarantine: ArcSwap::default(),
             policy_generation: AtomicU64::new(0),
             shadow: ArcSwapOption::empty(),
             is_halted: AtomicBool::new(false),
@@ -78,6 +82,18 @@ where
         self.wake_deliveries();
     }
 
+    /// What is held.
+    pub fn quarantine(&self) -> Arc<Quarantine> {
+        self.quarantine.load_full()
+    }
+
+    /// Holds this and nothing else. Every turn that begins after this returns goes by it.
+    pub fn set_quarantine(&self, quarantine: Arc<Quarantine>) {
+        self.quarantine.store(quarantine);
+        self.policy_generation.fetch_add(1, Release);
+        self.wake_deliveries();
+    }
+
     /// Whether what services send is refused, since it could not be accounted for.
     pub fn is_halted(&self) -> bool {
         self.is_halted.load(Acquire)
@@ -100,7 +116,8 @@ where
         Arc::clone(self.shares.lock().entry(Arc::clone(service)).or_default())
     }
 
-    /// Changes whenever the policy does, or the candidate beside it: what was decided before is decided anew.
+    /// Changes whenever the policy does, the candidate beside it, or what is held: what was decided before is decided
+    /// anew.
     pub fn policy_generation(&self) -> u64 {
         self.policy_generation.load(Acquire)
     }

@@ -4,7 +4,8 @@
 //! no line grants is denied. `docs/policy.md` is the format's reference.
 //!
 //! Text becomes a decision in this order: `source` (text and places), `syntax` (TOML), `parse` (what is said, from its `leaf`s),
-//! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`.
+//! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`. What is held
+//! although the policy permits it, and for how long, is no matter of text: `quarantine`.
 
 mod compile;
 mod decide;
@@ -13,6 +14,7 @@ mod grants;
 mod leaf;
 mod lint;
 mod parse;
+pub mod quarantine;
 mod rate;
 mod source;
 mod suggest;

@@ -41,9 +41,9 @@ pub enum ServeError {
         /// What is wrong.
         error: String,
     },
-    /// What is revoked cannot be read.
+    /// What is revoked, or what is held, cannot be read.
     #[error("{0}")]
-    Revoked(String),
+    State(String),
     /// A server cannot be called.
     #[error("[{section}] {error}")]
     Outside {

@@ -5,6 +5,7 @@
 //! asked about the receiver.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -38,14 +39,14 @@ const IDLE_MS_MAX: u64 = 1_000;
 /// How long after a segment could not be prepared it is tried again, in milliseconds.
 const PREPARE_AGAIN_MS: u64 = 1_000;
 
-/// A command of an operator, and where its answer goes.
-pub(super) type Order = (QueueVerb, oneshot::Sender<QueueAnswer>);
+/// An order of an operator: what it does with the store, at a time in milliseconds since 1970. The flag tells that no
+/// further segment can be prepared.
+type Order = Box<dyn FnOnce(&mut Store<Folder>, bool, u64) -> Result<(), LogError> + Send>;
 
 /// A handle to the task.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    pub(super) intake: Arc<Intake<Handle>>,
-    orders: Arc<Mutex<Vec<Order>>>,
+    counter: Counter,
     failure: Arc<Failure>,
     thread: Option<JoinHandle<()>>,
 }
@@ -111,8 +112,7 @@ impl Keeper {
                 }
             })?;
         Ok(Self {
-            intake,
-            orders,
+            counter: Counter { orders, intake },
             failure,
             thread: Some(thread),
         })
@@ -125,15 +125,12 @@ impl Keeper {
 
     /// Where an operator's orders go.
     pub(super) fn counter(&self) -> Counter {
-        Counter {
-            orders: Arc::clone(&self.orders),
-            intake: Arc::clone(&self.intake),
-        }
+        self.counter.clone()
     }
 
     /// Takes no more messages, writes everything down and ends. Returns after it is on disk.
     pub(super) fn close(&mut self) {
-        self.intake.close();
+        self.counter.intake.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -143,21 +140,45 @@ impl Keeper {
 }
 
 /// Takes the orders of operators.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Counter {
     orders: Arc<Mutex<Vec<Order>>>,
     intake: Arc<Intake<Handle>>,
 }
 
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counter")
+    }
+}
+
 impl Counter {
-    /// Gives an order and waits for what came of it.
+    /// Gives an order about the queues and waits for what came of it.
     pub(super) async fn order(&self, verb: QueueVerb) -> QueueAnswer {
+        let ask = move |store: &mut Store<Folder>, is_disk_full, now_ms| {
+            operate::carry_out(store, verb, is_disk_full, now_ms)
+        };
+        let answer = self.ask(ask).await;
+        answer.unwrap_or_else(|| QueueAnswer::refused("the broker is stopping"))
+    }
+
+    /// Has something done with the store; `None` where the broker is stopping. What the store sends after this returns
+    /// goes by the policy and the list of holds that were in force when it was called, or by later ones.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store<Folder>, bool, u64) -> Result<T, LogError> + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.orders.lock().push((verb, answer));
+        self.orders
+            .lock()
+            .push(Box::new(move |store, is_disk_full, now_ms| {
+                let done = work(store, is_disk_full, now_ms)?;
+                // Whoever asked may have left.
+                drop(answer.send(done));
+                Ok(())
+            }));
         self.intake.wake();
-        answered
-            .await
-            .unwrap_or_else(|_| QueueAnswer::refused("the broker is stopping"))
+        answered.await.ok()
     }
 }
 
@@ -420,16 +441,16 @@ impl Work {
     }
 
     fn carry_out_orders(&mut self, now_ms: u64) -> Result<(), LogError> {
-        for (verb, answer) in std::mem::take(&mut *self.orders.lock()) {
-            let result = operate::carry_out(&mut self.store, verb, self.is_disk_full, now_ms)?;
-            // Whoever asked may have left.
-            drop(answer.send(result));
-        }
-        Ok(())
+        let orders = std::mem::take(&mut *self.orders.lock());
+        orders
+            .into_iter()
+            .try_for_each(|order| order(&mut self.store, self.is_disk_full, now_ms))
     }
 
     fn send(&mut self, now_ms: u64) {
         let mut out = Vec::new();
+        let quarantine = self.broker.world.quarantine();
+        self.store.set_quarantine(&quarantine, now_ms);
         let epoch = self.post.epoch();
         let post = &mut self.post;
         self.store.dispatch(

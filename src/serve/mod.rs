@@ -10,8 +10,10 @@ mod keeper;
 mod operate;
 mod operators;
 mod outside;
+mod passage;
 mod policy;
 mod post;
+mod quarantine;
 mod revoked;
 mod shadow;
 mod status;
@@ -51,7 +53,9 @@ use crate::serve::auditor::{Auditor, Recorder};
 use crate::serve::certificates::{FilesSeen, load_tls};
 use crate::serve::desk::Desk;
 use crate::serve::keeper::Keeper;
+use crate::serve::passage::Passage;
 use crate::serve::policy::{Reload, compile_policy, digest, log_warnings};
+use crate::serve::quarantine::QuarantineDesk;
 use crate::serve::revoked::RevokedList;
 use crate::serve::shadow::Trial;
 use crate::serve::watch::watch;
@@ -110,7 +114,8 @@ impl Server {
         let compiled = compile_policy(&sources, config.store.is_some())?;
         log_warnings(&compiled);
         let policy = compiled.policy;
-        let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
+        let revoked = RevokedList::open(&config.state).map_err(ServeError::State)?;
+        let held = quarantine::read(&config.state).map_err(ServeError::State)?;
         let now_revoked = Arc::clone(&revoked.lock());
         let listen = |listener: &ListenerConfig| {
             let tls = load_tls(&config, listener, policy.trust_domain())?;
@@ -145,6 +150,7 @@ impl Server {
             settings(&config),
             server_id()?,
         );
+        broker.world.set_quarantine(Arc::new(held));
         let https = outside::https(&config)?;
         let auditor = match &config.audit {
             Some(audit) => Some(Auditor::start(audit, &config.name, &broker, https.as_ref())?),
@@ -206,7 +212,10 @@ impl Server {
             policy_seen: Mutex::new(Some(Ok(policy_read))),
         });
         let alarms = AlarmDesk::open(&shared.config.state, &shared.broker, shared.webhook.clone());
-        let access = operators::access(&shared, keeper.as_ref(), &workers, alarms.clone());
+        let passage = Passage::new(keeper.as_ref(), &workers);
+        let state = &shared.config.state;
+        let held = QuarantineDesk::new(state, &shared.broker, shared.recorder.clone(), passage.clone());
+        let access = operators::access(&shared, keeper.as_ref(), passage, alarms.clone(), held);
         let (watcher, reloading) = watch(&shared);
         let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch()).abort_handle()];
         if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {
@@ -326,7 +335,7 @@ pub fn client_tls(
     config: &Config,
     trust_domain: &str,
 ) -> Result<Vec<(String, Option<String>, TlsServer)>, ServeError> {
-    let revoked = RevokedList::open(&config.state).map_err(ServeError::Revoked)?;
+    let revoked = RevokedList::open(&config.state).map_err(ServeError::State)?;
     let listeners = config.listeners.iter().chain(&config.admin);
     let met = listeners.map(|listener| {
         let tls = load_tls(config, listener, trust_domain)?;

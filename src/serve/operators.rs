@@ -14,25 +14,26 @@ use tokio::task::JoinSet;
 use crate::console::action::{Gate, Who};
 use crate::console::admin::{Access, PolicyOrders, QueueOrders, answer};
 use crate::console::policy::PolicyVerb;
-use crate::console::queue::QueueVerb;
 use crate::identity::Identity;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_STRANGER_MS_MAX, ADMIN_STRANGERS_MAX};
 use crate::net::broker::Broker;
 use crate::net::clock::Clock;
 use crate::net::listener::Listener;
 use crate::net::tls::HandshakeError;
-use crate::net::worker::Worker;
 use crate::serve::Shared;
 use crate::serve::alarms::AlarmDesk;
 use crate::serve::auditor::Recorder;
 use crate::serve::keeper::Keeper;
+use crate::serve::passage::Passage;
+use crate::serve::quarantine::QuarantineDesk;
 
 /// What operators have access to.
 pub(super) fn access(
     shared: &Arc<Shared>,
     keeper: Option<&Keeper>,
-    workers: &[Worker],
+    passage: Passage,
     alarms: AlarmDesk,
+    quarantine: QuarantineDesk,
 ) -> Access {
     let broker = Arc::clone(&shared.broker);
     let clock = broker.clock;
@@ -54,31 +55,23 @@ pub(super) fn access(
             let shared = Arc::clone(shared);
             Arc::new(move |verb, who| Box::pin(Arc::clone(&shared).carry_out_revocation(verb, who)))
         },
-        policy: policy_orders(shared, keeper, workers),
+        policy: policy_orders(shared, passage),
         alarms: Arc::new(move |verb, who| alarms.carry_out(verb, &who)),
+        quarantine: Arc::new(move |verb, who| Box::pin(quarantine.clone().carry_out(verb, who))),
     }
 }
 
-/// A policy is in force when everything is over that was begun under the old one: the turns of each thread, and the
-/// deliveries of the keeper. The same holds of a candidate that is tried.
-fn policy_orders(shared: &Arc<Shared>, keeper: Option<&Keeper>, workers: &[Worker]) -> PolicyOrders {
+/// A policy is in force when everything is over that was begun under the old one. The same holds of a candidate that
+/// is tried.
+fn policy_orders(shared: &Arc<Shared>, passage: Passage) -> PolicyOrders {
     let shared = Arc::clone(shared);
-    let counter = keeper.map(Keeper::counter);
-    let runtimes: Arc<[_]> = workers.iter().map(|worker| worker.runtime().clone()).collect();
     Arc::new(move |verb, who| {
-        let (shared, counter, runtimes) = (Arc::clone(&shared), counter.clone(), Arc::clone(&runtimes));
+        let (shared, passage) = (Arc::clone(&shared), passage.clone());
         Box::pin(async move {
             let (is_change, is_stop) = (verb.is_change(), matches!(verb, PolicyVerb::ShadowStop { .. }));
             let answer = Arc::clone(&shared).carry_out_policy(verb, who).await;
             if is_change && answer.outcome().is_ok() {
-                let passed: Vec<_> = runtimes.iter().map(|runtime| runtime.spawn(async {})).collect();
-                for task in passed {
-                    // One that has ended has nothing under way.
-                    drop(task.await);
-                }
-                if let Some(counter) = counter {
-                    drop(counter.order(QueueVerb::Depths).await);
-                }
+                passage.wait().await;
                 if is_stop {
                     // Now all is counted that there was to count.
                     return shared.report_shadow().unwrap_or(answer);

@@ -167,6 +167,7 @@ impl Post {
         let origin = Origin {
             peer,
             service: Arc::clone(&content.sender),
+            name: Arc::clone(&content.name),
             // Attempts are bounded by windows of their own.
             requests: None,
             flow,

@@ -91,6 +91,7 @@ impl Shared {
             soonest_expiry,
             refused_certificates: self.refused_certificates(),
             revoked: self.revoked.lock().len(),
+            held: broker.world.quarantine().len(),
             listeners: self
                 .listeners
                 .iter()

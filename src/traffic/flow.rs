@@ -37,6 +37,7 @@ pub struct FlowCounters {
     dropped: AtomicU64,
     no_receiver: AtomicU64,
     over_limit: AtomicU64,
+    quarantined: AtomicU64,
     responses: AtomicU64,
     response_us_sum: AtomicU64,
     response_us_max: AtomicU64,
@@ -71,6 +72,11 @@ impl FlowCounters {
         add_alone(&self.over_limit, 1);
     }
 
+    /// Counts a message that was refused because its sender is held.
+    pub fn count_quarantined(&self) {
+        add_alone(&self.quarantined, 1);
+    }
+
     /// Counts an answer and how long it took. Any thread may call it.
     pub fn count_response(&self, response_us: u64) {
         self.responses.fetch_add(1, Relaxed);
@@ -97,8 +103,10 @@ impl FlowCounters {
             messages: self.messages.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             denied: self.denied.load(Relaxed),
-            // Recorded as one: each is a message that nobody got for want of room.
-            dropped: self.dropped.load(Relaxed) + self.over_limit.load(Relaxed),
+            // Recorded as one: each is a message that nobody got, though it might have been sent.
+            dropped: self.dropped.load(Relaxed)
+                + self.over_limit.load(Relaxed)
+                + self.quarantined.load(Relaxed),
             no_receiver: self.no_receiver.load(Relaxed),
         }
     }
@@ -112,6 +120,7 @@ impl FlowCounters {
             dropped: self.dropped.load(Relaxed),
             no_receiver: self.no_receiver.load(Relaxed),
             over_limit: self.over_limit.load(Relaxed),
+            quarantined: self.quarantined.load(Relaxed),
             responses: self.responses.load(Relaxed),
             response_us_sum: self.response_us_sum.load(Relaxed),
             response_us_max: self.response_us_max.load(Relaxed),
@@ -141,6 +150,8 @@ pub struct FlowTotals {
     pub no_receiver: u64,
     /// Messages that were more than the policy's limits allow.
     pub over_limit: u64,
+    /// Messages that were refused because their sender is held.
+    pub quarantined: u64,
     /// Requests answered.
     pub responses: u64,
     /// The sum of the response times, in microseconds.
@@ -162,6 +173,7 @@ impl FlowTotals {
         self.dropped += other.dropped;
         self.no_receiver += other.no_receiver;
         self.over_limit += other.over_limit;
+        self.quarantined += other.quarantined;
         self.responses += other.responses;
         self.response_us_sum += other.response_us_sum;
         self.response_us_max = self.response_us_max.max(other.response_us_max);

@@ -46,6 +46,7 @@ impl FlowTotals {
             dropped: self.dropped.saturating_sub(before.dropped),
             no_receiver: self.no_receiver.saturating_sub(before.no_receiver),
             over_limit: self.over_limit.saturating_sub(before.over_limit),
+            quarantined: self.quarantined.saturating_sub(before.quarantined),
             responses: self.responses.saturating_sub(before.responses),
             response_us_sum: self.response_us_sum.saturating_sub(before.response_us_sum),
             response_us_max: self.response_us_max,

@@ -294,6 +294,8 @@ pub enum Reason {
     Overloaded,
     /// The command was given up after all its attempts, and is kept for an operator.
     DeadLetter,
+    /// The sender or the receiver is held until an operator has looked at it.
+    Quarantined,
 }
 
 impl Reason {
@@ -306,6 +308,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Overloaded => "overloaded",
             Self::DeadLetter => "dead-letter",
+            Self::Quarantined => "quarantined",
         }
     }
 }

@@ -34,6 +34,7 @@ mod pages;
 mod partitions;
 mod pki;
 mod protocol;
+mod quarantine;
 mod relay_js;
 mod relay_rust;
 mod relays_together;

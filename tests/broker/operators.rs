@@ -32,6 +32,9 @@ may = ["replay"]
 
 [operator.carol]
 may = []
+
+[operator.dave]
+may = ["quarantine"]
 "#;
 
 const CONFIG: &str = r#"
@@ -146,6 +149,19 @@ fn the_policy_decides_each_verb_by_the_certificate() {
         Some("may not replay"),
     );
     check("alice", &["queue", "purge", "orders"], Some("policy.toml:17"));
+    check("alice", &["quarantine", "list"], None);
+    check(
+        "alice",
+        &["quarantine", "add", "web", "--reason", "odd"],
+        Some("may not quarantine"),
+    );
+    check("dave", &["quarantine", "add", "web", "--reason", "odd"], None);
+    check("dave", &["quarantine", "show", "web"], Some("may not view"));
+    check(
+        "dave",
+        &["quarantine", "release", "web", "--reason", "even"],
+        None,
+    );
     check("bob", &["status"], Some("may not view"));
     check("carol", &["status"], Some("may not view"));
     check("carol", &["queue", "replay", "1"], Some("may not replay"));

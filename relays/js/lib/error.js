@@ -7,7 +7,7 @@ const { FAILURE_BYTES_MAX } = require('./limits');
 
 /**
  * `reason` is a word of ExoCom's (`Exo-Reason`: denied, no-receiver, receiver-lost, expired, overloaded,
- * dead-letter) or of the relay's own; index.d.ts lists them all.
+ * dead-letter, quarantined) or of the relay's own; index.d.ts lists them all.
  */
 class ExoError extends Error {
   constructor(reason, message, { messageName, rule, policy, code, failure, cause } = {}) {
@@ -45,6 +45,8 @@ function explain(reason, rule, policy) {
       return 'the receiver has too much to do; try again later';
     case 'dead-letter':
       return 'given up after the allowed attempts; an operator can see and replay it';
+    case 'quarantined':
+      return 'this service, or its receiver, is held until an operator has looked at it; it may be sent again later';
     default:
       return `refused by ExoCom: ${reason}`;
   }

@@ -62,6 +62,13 @@ pub enum Error {
         /// The message name.
         name: String,
     },
+    /// This service, or the one that would receive the message, is held until an operator has looked at it. Nothing
+    /// was done; of a command that was under way, nobody knows.
+    #[error("{name} was refused: this service, or its receiver, is held by an operator")]
+    Quarantined {
+        /// The message name.
+        name: String,
+    },
     /// It was published, but ExoCom does not store it: the policy does not make it a tracked event. It may have gone
     /// its way, unstored.
     #[error(
@@ -329,6 +336,7 @@ pub(crate) fn failure_of(name: &str, answer: &Frame) -> Option<Error> {
             "expired" => Error::Expired { name: name() },
             "overloaded" => Error::Overloaded { name: name() },
             "dead-letter" => Error::DeadLetter { name: name() },
+            "quarantined" => Error::Quarantined { name: name() },
             _ => Error::Refused { name: name(), reason },
         });
     }
@@ -406,7 +414,8 @@ mod tests {
         check("expired", "Expired");
         check("overloaded", "Overloaded");
         check("dead-letter", "DeadLetter");
-        check("quarantined", "Refused { name: \"a.b\", reason: \"quarantined\"");
+        check("quarantined", "Quarantined");
+        check("unheard-of", "Refused { name: \"a.b\", reason: \"unheard-of\"");
         // A NATS server has no word for it.
         let bare = failure_of("a.b", &frame(Some(503), &[])).unwrap();
         assert!(matches!(bare, Error::NoReceiver { .. }));

@@ -62,7 +62,7 @@ pub(super) struct QueryArgs {
     /// By this operator
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
-    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, message, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, alarm, prune
+    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, message, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, alarm, quarantine, prune
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Not before this: a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d

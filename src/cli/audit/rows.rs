@@ -272,6 +272,21 @@ fn text_of(record: &Record) -> String {
                 .map_or_else(String::new, |outcome| format!(" ({outcome})"));
             format!("alarm {id} {state}, {what}: {text}{outcome}")
         }
+        Record::Quarantine {
+            sender,
+            message,
+            is_held,
+            who,
+            why,
+            alarm,
+        } => {
+            let part = message
+                .as_ref()
+                .map_or_else(String::new, |message| format!(", {message}"));
+            let state = if *is_held { "held" } else { "no longer held" };
+            let alarm = alarm.map_or_else(String::new, |alarm| format!(" (alarm {alarm})"));
+            format!("{sender}{part}: {state} by {who}{alarm}, because: {why}")
+        }
         Record::Prune { before } => format!("entries before {before} removed, their hashes kept"),
     }
 }
