@@ -98,6 +98,11 @@ pub(super) fn run(args: &ExplainArgs, streams: &mut Streams<'_>) -> io::Result<E
 /// The policy that was named, or that of the configuration.
 fn policy_paths(on: &[PathBuf], config: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if on.is_empty() {
+        anyhow::ensure!(
+            config.exists(),
+            "which policy? Name it with --on, or the broker's configuration with --config; there is no {}",
+            config.display()
+        );
         Ok(vec![read_config(config)?.policy])
     } else {
         Ok(on.to_vec())

@@ -83,11 +83,13 @@ pub(super) fn run(args: &FmtArgs, streams: &mut Streams<'_>) -> io::Result<ExitC
             writeln!(streams.out, "{verb} {file}")?;
         }
         if outcome.changed.is_empty() {
-            writeln!(
-                streams.out,
-                "{} as they should be",
-                counted(outcome.unchanged.len(), "file")
-            )?;
+            let count = outcome.unchanged.len();
+            let are = if count == 1 {
+                "as it should be"
+            } else {
+                "as they should be"
+            };
+            writeln!(streams.out, "{} {are}", counted(count, "file"))?;
         }
     }
     Ok(if args.check && !outcome.changed.is_empty() {

@@ -20,6 +20,9 @@ use crate::policy::{Policy, Source};
 use crate::policy_files::{load_expectations, load_sources};
 use crate::review::{diff, judge};
 
+/// Names and texts of a policy's files.
+type Files = Vec<(String, String)>;
+
 /// Where the broker hears of its policy.
 pub(super) const PATH: &str = "/v1/policy";
 
@@ -143,7 +146,10 @@ pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> io::Result<E
     };
     let verdict = judge(&policy, &expectations);
     if verdict.failed > 0 {
-        tell_failures(&verdict, streams.err)?;
+        match json {
+            true => print_json(streams.out, &verdict)?,
+            false => tell_failures(&verdict, streams.err)?,
+        }
         return Ok(ExitCode::from(REFUSED));
     }
     let live = match in_force(&args.change.admin) {
@@ -167,7 +173,8 @@ pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> io::Result<E
 pub(super) fn rollback(args: &RollbackArgs, streams: &mut Streams<'_>) -> io::Result<ExitCode> {
     let json = args.change.json;
     let (version, files) = match earlier(args) {
-        Ok(earlier) => earlier,
+        Ok(Ok(earlier)) => earlier,
+        Ok(Err(refused)) => return told(Ok(refused), json, streams),
         Err(error) => return failed(&error, json, streams),
     };
     let live = match in_force(&args.change.admin) {
@@ -185,31 +192,34 @@ pub(super) fn rollback(args: &RollbackArgs, streams: &mut Streams<'_>) -> io::Re
     }
 }
 
-/// The version to go back to, and its files.
-fn earlier(args: &RollbackArgs) -> anyhow::Result<(String, Vec<(String, String)>)> {
+/// The version to go back to, and its files; or what the broker says in their place.
+fn earlier(args: &RollbackArgs) -> anyhow::Result<Result<(String, Files), PolicyAnswer>> {
     let version = match &args.version {
         Some(version) => version.clone(),
-        None => match args.change.admin.post(PATH, &PolicyVerb::Log)? {
-            PolicyAnswer::Log { changes, .. } => changes
-                .into_iter()
-                .next()
-                .and_then(|latest| latest.from)
-                .context("no other policy was in force before")?,
-            other => bail!("{}", other.to_text().trim_end()),
-        },
+        None => {
+            let latest = match args.change.admin.post(PATH, &PolicyVerb::Log)? {
+                PolicyAnswer::Log { changes, .. } => changes.into_iter().next(),
+                other => return Ok(Err(other)),
+            };
+            let Some(before) = latest.and_then(|latest| latest.from) else {
+                let reason = "no other policy was in force before".to_owned();
+                return Ok(Err(PolicyAnswer::Refused { reason }));
+            };
+            before
+        }
     };
     let show = PolicyVerb::Show {
         version: Some(version.clone()),
     };
     match args.change.admin.post(PATH, &show)? {
-        PolicyAnswer::Policy { files, .. } => Ok((version, files)),
-        other => bail!("{}", other.to_text().trim_end()),
+        PolicyAnswer::Policy { files, .. } => Ok(Ok((version, files))),
+        other => Ok(Err(other)),
     }
 }
 
 /// Shows what a policy changes, asks, and has the broker put it in force.
 fn change(
-    (policy, files): (&Policy, Vec<(String, String)>),
+    (policy, files): (&Policy, Files),
     live: &Live,
     confirm_within_ms: Option<u64>,
     change: &Change,
@@ -246,18 +256,45 @@ fn change(
 /// The policy in force.
 pub(super) struct Live {
     policy: Policy,
-    files: Vec<String>,
+    files: Files,
 }
 
 impl Live {
+    /// Its version.
+    pub(super) fn version(&self) -> &str {
+        self.policy.version()
+    }
+
+    /// Its files.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        sources_of(&self.files)
+    }
+
+    /// Has the broker put another in its place.
+    pub(super) fn replace(
+        &self,
+        files: Files,
+        why: Option<String>,
+        admin: &AdminArgs,
+    ) -> anyhow::Result<PolicyAnswer> {
+        let verb = PolicyVerb::Apply {
+            against: self.version().to_owned(),
+            files,
+            why,
+            confirm_within_ms: None,
+        };
+        admin.post(PATH, &verb)
+    }
+
     /// Refuses one file where the policy in force has several: the others would be gone.
     pub(super) fn take_whole(&self, path: &Path) -> Result<(), String> {
         if self.files.len() > 1 && path.is_file() {
+            let names: Vec<_> = self.files.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!(
                 "{}: one file, and the policy in force has {}: {}; name a folder with all of them",
                 path.display(),
-                self.files.len(),
-                self.files.join(", ")
+                names.len(),
+                names.join(", ")
             ));
         }
         Ok(())
@@ -265,11 +302,19 @@ impl Live {
 }
 
 /// Files as the broker hears of them.
-pub(super) fn named(sources: Vec<Source>) -> Vec<(String, String)> {
+pub(super) fn named(sources: Vec<Source>) -> Files {
     sources
         .into_iter()
         .map(|source| (source.name, source.text))
         .collect()
+}
+
+fn sources_of(files: &[(String, String)]) -> Vec<Source> {
+    let source = |(name, text): &(String, String)| Source {
+        name: name.clone(),
+        text: text.clone(),
+    };
+    files.iter().map(source).collect()
 }
 
 /// Asks for it.
@@ -278,19 +323,15 @@ pub(super) fn in_force(admin: &AdminArgs) -> anyhow::Result<Live> {
         PolicyAnswer::Policy { version, files } => (version, files),
         other => bail!("{}", other.to_text().trim_end()),
     };
-    let names = files.iter().map(|(name, _)| name.clone()).collect();
-    let sources: Vec<_> = files
-        .into_iter()
-        .map(|(name, text)| Source { name, text })
-        .collect();
-    let compiled = Policy::compile(&sources).with_context(|| format!("the policy in force, {version}"))?;
+    let compiled =
+        Policy::compile(&sources_of(&files)).with_context(|| format!("the policy in force, {version}"))?;
     anyhow::ensure!(
         compiled.policy.version() == version,
         "the broker's copy of the policy in force is not that policy; restart it to keep a new one"
     );
     Ok(Live {
         policy: compiled.policy,
-        files: names,
+        files,
     })
 }
 

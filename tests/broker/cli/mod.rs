@@ -3,6 +3,7 @@
 mod alarms;
 mod certs;
 mod dev;
+mod edit;
 mod live_policy;
 mod policy;
 mod reload;
