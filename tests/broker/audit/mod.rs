@@ -1,6 +1,8 @@
 //! The audit log of a real broker: what is in it, whether it adds up, and what happens when it cannot be written.
 
 mod forged;
+mod kinds;
+mod pruned;
 
 use std::fs;
 use std::path::Path;
