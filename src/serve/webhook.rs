@@ -59,7 +59,8 @@ impl Webhook {
                 _ => Unheard::Retry(text),
             })
         };
-        let teller = Teller::start("webhook of alarms", config.url.clone(), WEBHOOK_EVENTS_MAX, tell);
+        let shown = host_of(&config.url).to_owned();
+        let teller = Teller::start("webhook of alarms", shown, WEBHOOK_EVENTS_MAX, tell);
         Ok(Self {
             broker_name: name.to_owned(),
             teller: teller.map_err(|error| error.to_string())?,
@@ -96,6 +97,14 @@ impl Webhook {
     }
 }
 
+/// An address as it is shown, without its path: with many services that is a secret.
+fn host_of(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(start..).unwrap_or_default();
+    let end = rest.find(['/', '?']).map_or(url.len(), |at| start + at);
+    url.get(..end).unwrap_or_default()
+}
+
 /// `t=TIME,v1=HMAC`: HMAC-SHA-256, in hexadecimal, of the time in seconds since 1970, a dot, and the body.
 fn sign(key: &hmac::Key, unix_s: u64, body: &str) -> String {
     let tag = hmac::sign(key, format!("{unix_s}.{body}").as_bytes());
@@ -129,5 +138,20 @@ mod tests {
             signature,
             "t=1700000000,v1=f05f2539e3ae1c49aec5f8cfdad75ef6b06480b133973ffbb7ec9e18827af177"
         );
+    }
+
+    #[test]
+    fn of_an_address_only_the_host_is_shown() {
+        let check = |url: &str, expected: &str| assert_eq!(host_of(url), expected, "{url}");
+        check(
+            "https://hooks.example/services/T0/secret",
+            "https://hooks.example",
+        );
+        check(
+            "https://hooks.example:8443?token=secret",
+            "https://hooks.example:8443",
+        );
+        check("https://[2001:db8::1]/secret", "https://[2001:db8::1]");
+        check("https://hooks.example", "https://hooks.example");
     }
 }
