@@ -4,6 +4,7 @@
 //! file. An error names line and column, and says what to write instead.
 
 mod audit;
+mod metrics;
 mod outside;
 mod store;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// Whom alarms are told, besides the log and the audit log.
     pub webhook: Option<WebhookConfig>,
+    /// Where metrics are read without a certificate, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The files of the root certificates that vouch for servers which the broker calls; `None`: the system's.
     pub https_roots: Option<Vec<PathBuf>>,
     /// The bounds that may be set.
@@ -136,6 +139,7 @@ struct RawConfig {
     store: Option<Spanned<store::RawStore>>,
     audit: Option<audit::RawAudit>,
     alarms: Option<outside::RawAlarms>,
+    metrics: Option<metrics::RawMetrics>,
     #[serde(default)]
     https: outside::RawHttps,
     #[serde(default)]
@@ -246,6 +250,10 @@ impl Config {
             Some(alarms) => outside::webhook(alarms, folder, &problem)?,
             None => None,
         };
+        let metrics = raw
+            .metrics
+            .map(|raw| metrics::metrics(raw, &problem))
+            .transpose()?;
         let limits = match raw.limits {
             Some(limits) => {
                 check_limits(limits.get_ref())
@@ -267,6 +275,7 @@ impl Config {
             store,
             audit,
             webhook,
+            metrics,
             https_roots: raw.https.roots(folder),
             limits,
         })

@@ -429,6 +429,12 @@ pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 19;
 /// What is watched for alarms: some 200 MiB of detectors at the most. What comes past it is counted and not watched.
 pub const ALARM_STREAMS_MAX: usize = 200_000;
 
+/// Addresses whose refused handshakes are watched apart, some 1 MiB of detectors; further ones are watched together.
+pub const ALARM_ADDRESSES_MAX: usize = 1_000;
+
+/// Addresses whose refused handshakes are counted apart within one tick.
+pub const REFUSED_ADDRESSES_MAX: usize = 4_096;
+
 /// Alarms that are kept to be looked at.
 pub const ALARMS_KEPT_MAX: usize = 1_000;
 
@@ -469,6 +475,15 @@ pub const STATUS_ROWS_MAX: usize = 100_000;
 
 /// How long a status waits for the store's word on its queues, in milliseconds.
 pub const STATUS_QUEUES_MS_MAX: u64 = 1_000;
+
+/// Services of which metrics are told apart; past it, their counts are told together.
+pub const METRICS_SERVICES_MAX: usize = 5_000;
+
+/// Flows of which metrics are told apart, the largest first: each is a series for whoever keeps them.
+pub const METRICS_FLOWS_MAX: usize = 1_000;
+
+/// Connections to the port of metrics, at once.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
 
 /// How often `exocom top` may look, in milliseconds: nobody reads faster.
 pub const TOP_INTERVAL_MS_MIN: u64 = 200;

@@ -29,6 +29,7 @@ use crate::console::USER_HEADER;
 use crate::console::action::{Asked, Done, Gate, NotAllowed, Who};
 use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::console::figures::Wanted;
+use crate::console::metrics;
 use crate::console::policy::{PolicyAnswer, PolicyVerb};
 use crate::console::quarantine::{QuarantineAnswer, QuarantineVerb};
 use crate::console::queue::{QueueAnswer, QueueVerb};
@@ -239,6 +240,7 @@ impl IntoResponse for NotAllowed {
 fn router(caller: Caller) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/v1/queue", post(queue))
         .route("/v1/revoked", post(revoked))
         .route(
@@ -263,6 +265,22 @@ async fn status(
         }
     };
     caller.action(&headers, Asked::look("status"), work).await
+}
+
+async fn metrics(State(caller): State<Caller>, headers: HeaderMap) -> Result<Response, NotAllowed> {
+    let who = caller.named(&headers);
+    let work = async {
+        Done {
+            answer: (caller.access.status)(metrics::wanted()).await,
+            outcome: Ok("shown".to_owned()),
+        }
+    };
+    let status = caller
+        .access
+        .gate
+        .action(&who, &Asked::look("metrics"), work)
+        .await?;
+    Ok(([metrics::CONTENT_TYPE], metrics::to_text(status)).into_response())
 }
 
 async fn queue(

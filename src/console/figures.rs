@@ -81,6 +81,8 @@ pub struct Figures {
     pub quarantined: u64,
     /// Requests answered.
     pub responses: u64,
+    /// The sum of the response times, in microseconds.
+    pub response_us_sum: u64,
     /// The mean response time, in microseconds.
     pub response_us_mean: u64,
     /// The longest response time, in microseconds.
@@ -249,6 +251,7 @@ impl Counted {
             over_limit: totals.over_limit,
             quarantined: totals.quarantined,
             responses: totals.responses,
+            response_us_sum: totals.response_us_sum,
             response_us_mean: totals.response_us_mean(),
             response_us_max: totals.response_us_max,
             unanswered: totals.unanswered,

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod alarms;
 pub mod client;
 pub mod figures;
+pub mod metrics;
 pub mod policy;
 pub mod quarantine;
 pub mod queue;

@@ -23,6 +23,8 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// The certificate that expires first of those that the open connections and the listeners use.
     pub soonest_expiry: Option<ExpiryStatus>,
+    /// The first that expires of each kind: `connections`, `certificates` of the broker, `roots`, `revocation-lists`.
+    pub soonest_expiries: BTreeMap<String, ExpiryStatus>,
     /// Why the latest change of certificates, roots or revocation lists was not taken, if it was not.
     pub refused_certificates: Option<String>,
     /// The audit log, where one is kept.

@@ -13,15 +13,16 @@ use crate::audit::intake::{Intake as AuditIntake, Refusal};
 use crate::exchange::mailbox::ConnId;
 use crate::exchange::tracked::Intake;
 use crate::exchange::world::World;
-use crate::limits::{HANDSHAKE_UNDISTURBED_PART, LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
+use crate::limits::{HANDSHAKE_UNDISTURBED_PART, LOG_LINES_AT_ONCE, LOG_LINES_PER_S, REFUSED_ADDRESSES_MAX};
 use crate::net::authority::Authority;
 use crate::net::clock::Clock;
 use crate::net::connection::Ended;
-use crate::net::half_open::{Bounds, HalfOpen, HalfOpenPlace};
+use crate::net::half_open::{Bounds, HalfOpen, HalfOpenPlace, party};
 use crate::net::handle::Handle;
 use crate::net::waiting::WaitingBytes;
 use crate::policy::Policy;
 use crate::traffic::budget::LineBudget;
+use crate::traffic::crowd::Crowd;
 use crate::traffic::flow::FlowRegistry;
 use crate::wire::encode::{self, Info};
 
@@ -74,6 +75,8 @@ pub struct Broker {
     accepted: AtomicU64,
     protocol_errors: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// The same by address, since somebody asked.
+    refused_addresses: Mutex<Crowd<IpAddr>>,
     ended: Mutex<BTreeMap<Ended, u64>>,
 }
 
@@ -105,6 +108,7 @@ impl Broker {
             accepted: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
             refused: Mutex::default(),
+            refused_addresses: Mutex::new(Crowd::new(REFUSED_ADDRESSES_MAX)),
             ended: Mutex::default(),
         })
     }
@@ -194,7 +198,7 @@ impl Broker {
         rule: &'static str,
         certificate: Option<&str>,
     ) {
-        self.count_refused(rule);
+        self.count_refused(rule, address.ip());
         if let Some(audit) = &self.audit {
             audit.refuse(&Refusal {
                 listener,
@@ -206,8 +210,15 @@ impl Broker {
     }
 
     /// Counts a client that got no session, by the rule it broke.
-    pub fn count_refused(&self, rule: &'static str) {
+    pub fn count_refused(&self, rule: &'static str, address: IpAddr) {
+        self.refused_addresses.lock().count(party(address));
         *self.refused.lock().entry(rule).or_default() += 1;
+    }
+
+    /// The clients that got no session since this was asked the last time: by whose address it is, and those of too many
+    /// further addresses.
+    pub fn take_refused(&self) -> (HashMap<IpAddr, u64>, u64) {
+        self.refused_addresses.lock().take()
     }
 
     /// Counts a connection that did not keep to the protocol.

@@ -174,7 +174,7 @@ impl Drop for HalfOpenPlace {
 }
 
 /// Whose address it is: in IPv6 everybody has 2^64 of them.
-fn party(address: IpAddr) -> IpAddr {
+pub(super) fn party(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
         address => address,

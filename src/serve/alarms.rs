@@ -3,6 +3,7 @@
 //!
 //! It never holds up a message. What was learned and cannot be read again is given up with a word: it is learned anew.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,8 +176,15 @@ impl AlarmDesk {
     fn tick(&self, tick: u64) {
         let (_, now) = self.sample();
         let totals = now.totals;
+        let (refused, of_others) = self.broker.take_refused();
+        // An IPv6 address stands for its network, of which everybody has a whole one.
+        let refused = refused.into_iter().map(|(address, count)| match address {
+            IpAddr::V4(address) => (address.to_string(), count),
+            IpAddr::V6(network) => (format!("{network}/64"), count),
+        });
         let events = {
             let mut desk = self.desk.lock();
+            desk.handle_refused(refused, of_others);
             desk.handle_tick(tick, totals);
             desk.poll()
         };

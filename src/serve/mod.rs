@@ -34,6 +34,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Config, ListenerConfig, StoreConfig};
 use crate::console::admin::AdminSocket;
+use crate::console::metrics;
 use crate::delivery::Bounds;
 use crate::disk;
 use crate::disk::files::Folder;
@@ -129,6 +130,7 @@ impl Server {
             .into_iter()
             .unzip();
         let (admin_listener, admin_port) = config.admin.as_ref().map(listen).transpose()?.unzip();
+        let metrics_port = config.metrics.map(bind_metrics).transpose()?;
         let admin_socket = AdminSocket::bind(&config.admin_socket)?;
         if let Err(error) = desk.keep(&policy, &sources, "its files, at a start", None) {
             tracing::warn!(error, "`exocom policy log` will not tell of this policy");
@@ -223,6 +225,12 @@ impl Server {
             let task = operators::accept(Arc::clone(listener), port, broker, access.clone());
             watching.push(tokio::spawn(task).abort_handle());
             tracing::info!(address = %listener.address, "operators may connect");
+        }
+        if let Some(port) = metrics_port {
+            let address = port.local_addr().map_err(ServeError::Thread)?;
+            let task = metrics::serve(port, Arc::clone(&access.status));
+            watching.push(tokio::spawn(task).abort_handle());
+            tracing::info!(%address, "metrics may be read by everybody who reaches it");
         }
         watching.push(tokio::spawn(admin_socket.serve(access)).abort_handle());
         for listener in &shared.listeners {
@@ -360,6 +368,14 @@ fn listen(listener: &ListenerConfig, tls: TlsServer) -> Result<(Arc<Listener>, T
         tls: ArcSwap::from_pointee(tls),
     };
     Ok((Arc::new(listener), socket))
+}
+
+fn bind_metrics(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    bind(address).map_err(|error| ServeError::Bind {
+        section: "metrics".to_owned(),
+        address,
+        error,
+    })
 }
 
 /// Opens the store, and says what it found.

@@ -119,7 +119,7 @@ pub(super) async fn accept(
         let place = match broker.take_half_open(address.ip()) {
             Ok(place) => place,
             Err(rule) => {
-                broker.count_refused(rule);
+                broker.count_refused(rule, address.ip());
                 continue;
             }
         };
@@ -147,7 +147,7 @@ pub(super) async fn accept(
                 tracing::debug!(%who, %address, serial = %identity.serial, "an operator has connected");
                 answer(stream, who, access).await;
             } else {
-                broker.count_refused("not-an-operator");
+                broker.count_refused("not-an-operator", address.ip());
                 let Ok(_place) = places.strangers.try_acquire() else { return };
                 let limit = Duration::from_millis(ADMIN_STRANGER_MS_MAX);
                 if tokio::time::timeout(limit, answer(stream, who, access)).await.is_err() {
@@ -182,7 +182,7 @@ async fn shake_hands(listener: &Listener, broker: &Broker, stream: TcpStream) ->
             Some((stream, identity, chain))
         }
         Err(HandshakeError::Refused(refused)) => {
-            broker.count_refused(refused.rule);
+            broker.count_refused(refused.rule, address.ip());
             if let Some(withheld) = broker.stranger_lines.take(broker.clock.now_us()) {
                 let whose = refused.whose.as_deref().unwrap_or("nobody");
                 let withheld = (withheld > 0).then_some(withheld);
@@ -194,7 +194,7 @@ async fn shake_hands(listener: &Listener, broker: &Broker, stream: TcpStream) ->
             None
         }
         Err(HandshakeError::Lost(error)) => {
-            broker.count_refused("handshake-lost");
+            broker.count_refused("handshake-lost", address.ip());
             tracing::debug!(listener = listener.name, %address, %error, "connection lost in the handshake");
             None
         }

@@ -73,7 +73,7 @@ impl Shared {
                 .collect(),
             ended: counts.ended,
         };
-        let soonest_expiry = self.soonest_expiry(&open);
+        let soonest_expiries = self.soonest_expiries(&open);
         let (connections, connections_left_out) = self.connections(open, wanted);
         left_out.connections = connections_left_out;
         Status {
@@ -88,7 +88,8 @@ impl Shared {
                 services: policy.services().len(),
                 refused_change: self.refused_change.lock().clone(),
             },
-            soonest_expiry,
+            soonest_expiry: soonest_expiries.values().min().cloned(),
+            soonest_expiries,
             refused_certificates: self.refused_certificates(),
             revoked: self.revoked.lock().len(),
             held: broker.world.quarantine().len(),
@@ -113,22 +114,36 @@ impl Shared {
         }
     }
 
-    fn soonest_expiry(&self, open: &[(ConnId, Handle)]) -> Option<ExpiryStatus> {
+    /// The first that expires of each kind.
+    fn soonest_expiries(&self, open: &[(ConnId, Handle)]) -> BTreeMap<String, ExpiryStatus> {
         let first = open
             .iter()
             .min_by_key(|(id, handle)| (handle.identity.expires_unix_s, *id));
-        let of_connections = first.map(|(id, handle)| ExpiryStatus {
-            expires_unix_s: handle.identity.expires_unix_s,
-            what: format!(
-                "the certificate of {} (connection {})",
-                handle.identity.role, id.0
-            ),
+        let of_connections = first.map(|(id, handle)| {
+            let expiry = ExpiryStatus {
+                expires_unix_s: handle.identity.expires_unix_s,
+                what: format!(
+                    "the certificate of {} (connection {})",
+                    handle.identity.role, id.0
+                ),
+            };
+            ("connections", expiry)
         });
-        let of_our_own = self.own_expiries().map(|expiry| ExpiryStatus {
-            expires_unix_s: expiry.unix_s,
-            what: expiry.what,
+        let of_our_own = self.own_expiries().map(|expiry| {
+            let of_kind = ExpiryStatus {
+                expires_unix_s: expiry.unix_s,
+                what: expiry.what,
+            };
+            (expiry.kind, of_kind)
         });
-        of_our_own.chain(of_connections).min()
+        let mut soonest: BTreeMap<String, ExpiryStatus> = BTreeMap::new();
+        for (kind, expiry) in of_our_own.chain(of_connections) {
+            let first = soonest.entry(kind.to_owned()).or_insert_with(|| expiry.clone());
+            if expiry < *first {
+                *first = expiry;
+            }
+        }
+        soonest
     }
 
     /// The connections that are wanted, and how many that leaves out.

@@ -3,6 +3,8 @@
 //!
 //! A flow that says nothing costs a comparison a tick. Writes nothing, and knows no clock: a tick is a number.
 
+mod refusals;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ pub enum Measure {
     Denials,
     /// Messages that a slow receiver lost.
     Dropped,
-    /// Requests without an answer in time.
+    /// Requests without an answer in time, and messages that nobody was there to receive.
     Unanswered,
     /// Response times.
     ResponseTime,
@@ -47,6 +49,8 @@ pub enum Measure {
     PayloadSize,
     /// Messages that were more than the policy's limits allow.
     OverLimit,
+    /// Handshakes that were refused, by the address in place of a sender.
+    Refused,
 }
 
 /// One thing that is watched.
@@ -86,11 +90,14 @@ impl Stream {
 impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(message) = &self.message else {
-            return write!(f, "denials of {}", self.sender);
+            return match self.measure {
+                Measure::Refused => write!(f, "refused handshakes from {}", self.sender),
+                _ => write!(f, "denials of {}", self.sender),
+            };
         };
         write!(f, "{} → {message}", self.sender)?;
         match self.measure {
-            Measure::Messages | Measure::Denials => Ok(()),
+            Measure::Messages | Measure::Denials | Measure::Refused => Ok(()),
             Measure::Dropped => f.write_str(", dropped"),
             Measure::Unanswered => f.write_str(", unanswered"),
             Measure::ResponseTime => f.write_str(", response time"),
@@ -179,6 +186,8 @@ pub struct Desk {
     pace: Pace,
     learned: Learned,
     before: Arc<BTreeMap<FlowKey, FlowTotals>>,
+    /// Handshakes that were refused in the tick under way.
+    refused: HashMap<Stream, u64>,
     /// Whether the next totals only say where counting starts.
     is_starting: bool,
     events: Vec<(Step, u64)>,
@@ -191,6 +200,7 @@ impl Desk {
             pace,
             learned: Learned::default(),
             before: Arc::default(),
+            refused: HashMap::new(),
             is_starting: true,
             events: Vec::new(),
         }
@@ -233,7 +243,7 @@ impl Desk {
             self.before = totals;
             return;
         }
-        let mut counts: HashMap<Stream, u64> = HashMap::new();
+        let mut counts = self.take_refused();
         for (key, now) in &*totals {
             let before = self.before.get(key).copied().unwrap_or_default();
             if *now != before {
@@ -320,7 +330,7 @@ impl Desk {
             (Stream::of(Measure::Dropped, key), more(|totals| totals.dropped)),
             (
                 Stream::of(Measure::Unanswered, key),
-                more(|totals| totals.unanswered),
+                more(|totals| totals.unanswered + totals.no_receiver),
             ),
         ];
         for (stream, count) in each.into_iter().filter(|(_, count)| *count > 0) {

@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod budget;
 pub mod count;
+pub mod crowd;
 pub mod desk;
 pub mod flow;
 pub mod metric;

@@ -11,6 +11,7 @@
 mod counts;
 mod generator;
 mod judge;
+mod load;
 mod nab;
 mod report;
 mod yardsticks;

@@ -9,6 +9,7 @@ use exocom::traffic::desk::Desk;
 use exocom::traffic::flow::{FlowKey, FlowTotals};
 use exocom::traffic::pace::Pace;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Broker, EXOCOM, PATIENCE};
 
@@ -162,4 +163,47 @@ async fn a_burst_is_one_alarm_with_the_right_numbers() {
     let broker = broker.restart();
     assert!(broker.log().contains("its checksum is wrong"), "{}", broker.log());
     assert_eq!(all(&broker), [] as [Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_refused_handshakes_is_an_alarm_of_its_address() {
+    let mut broker = Broker::dev(POLICY);
+    assert!(broker.stop());
+    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    let broker = broker.restart();
+    // The first tick after a start only says where counting begins.
+    let first_ms = (unix_ms() / 1_000 / TICK_S + 1) * TICK_S * 1_000 + 500;
+    tokio::time::sleep(Duration::from_millis(first_ms - unix_ms())).await;
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind("127.0.0.2:0".parse().unwrap())
+            .expect("all of 127.0.0.0/8 is this machine");
+        let mut stranger = socket.connect(broker.address()).await.expect("it listens");
+        stranger
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .expect("it reads");
+        // Until it has been refused.
+        drop(stranger.read_to_end(&mut Vec::new()).await);
+    }
+    let is_its_own = |alarm: &Value| alarm["stream"]["measure"] == "refused";
+    let mut found = Vec::new();
+    crate::support::wait_for("the alarm", || {
+        found = all(&broker).into_iter().filter(is_its_own).collect();
+        !found.is_empty()
+    });
+    let [alarm] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (&alarm["stream"]["sender"], &alarm["finding"]["kind"]),
+        (&"127.0.0.2".into(), &"burst".into())
+    );
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!(number(&alarm["finding"]["seen"]) > 1.0, "{alarm}");
+    assert!(number(&alarm["finding"]["expected"][1]) < 1.0, "{alarm}");
+    let log = broker.log();
+    assert!(
+        log.contains("alarm: refused handshakes from 127.0.0.2: "),
+        "{log}"
+    );
 }

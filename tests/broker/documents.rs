@@ -256,6 +256,7 @@ fn every_key_of_the_configuration_is_documented() {
     let source: String = [
         "src/config.rs",
         "src/config/audit.rs",
+        "src/config/metrics.rs",
         "src/config/outside.rs",
         "src/config/store.rs",
     ]
@@ -270,6 +271,7 @@ fn every_key_of_the_configuration_is_documented() {
         "struct RawStore",
         "struct RawAudit",
         "struct RawAlarms",
+        "struct RawMetrics",
         "struct RawHttps",
         "pub struct LimitsConfig",
         "    Bound",

@@ -97,6 +97,7 @@ impl ListHead {
     pub(super) fn expiry(&self) -> Option<Expiry> {
         let unix_s = self.next_update_unix_s?;
         Some(Expiry {
+            kind: "revocation-lists",
             what: format!("the revocation list of {}", self.issuer),
             unix_s,
             life_s: unix_s.saturating_sub(self.this_update_unix_s),

@@ -43,6 +43,8 @@ pub struct Shown {
 /// When something expires that a server shows or believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
+    /// What it is, for programs: `certificates` of the broker, `roots`, `revocation-lists`.
+    pub kind: &'static str,
     /// What it is, for people.
     pub what: String,
     /// When, in seconds since 1970.
@@ -60,7 +62,7 @@ impl Shown {
         let expiry = cert_chain
             .iter()
             .filter_map(|certificate| X509Certificate::from_der(certificate).ok())
-            .map(|(_, x509)| Expiry::of("the certificate".to_owned(), &x509))
+            .map(|(_, x509)| Expiry::of("certificates", "the certificate".to_owned(), &x509))
             .min_by_key(|expiry| expiry.unix_s)
             .ok_or(TlsConfigError::NoServerCertificate)?;
         let pair =
@@ -77,10 +79,11 @@ impl Shown {
 }
 
 impl Expiry {
-    fn of(what: String, x509: &X509Certificate<'_>) -> Self {
+    fn of(kind: &'static str, what: String, x509: &X509Certificate<'_>) -> Self {
         let validity = x509.validity();
         let unix_s = validity.not_after.timestamp();
         Self {
+            kind,
             what,
             unix_s,
             life_s: unix_s.saturating_sub(validity.not_before.timestamp()),

@@ -116,7 +116,7 @@ impl ClientVerifier {
                 let roots = domain.roots.iter();
                 roots.filter_map(move |root| {
                     let (_, x509) = X509Certificate::from_der(&root.der).ok()?;
-                    Some(Expiry::of(format!("a root of {trust_domain}"), &x509))
+                    Some(Expiry::of("roots", format!("a root of {trust_domain}"), &x509))
                 })
             })
             .chain(self.lists.iter().filter_map(ListHead::expiry))

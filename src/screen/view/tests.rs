@@ -8,8 +8,8 @@ use super::*;
 
 fn figures(messages: u64, per_s: f64, denied: u64, response_us: Option<u64>) -> Value {
     json!({
-        "messages": messages, "bytes": 100 * messages, "denied": denied, "dropped": 0, "no_receiver": 0, "over_limit": 0,
-        "responses": 0, "response_us_mean": 0, "response_us_max": 9_000, "unanswered": 2, "replies_dropped": 0,
+        "messages": messages, "bytes": 100 * messages, "denied": denied, "dropped": 0, "no_receiver": 0, "over_limit": 0, "quarantined": 0,
+        "responses": 0, "response_us_sum": 0, "response_us_mean": 0, "response_us_max": 9_000, "unanswered": 2, "replies_dropped": 0,
         "rates": {
             "messages_per_s": per_s, "bytes_per_s": 100.0 * per_s, "denied_per_s": 0.0, "lost_per_s": 0.0,
             "response_us_mean": response_us
@@ -42,7 +42,7 @@ fn status(alarms: usize) -> Box<Status> {
         "name": "exocom-1", "version": "0.1.0", "uptime_s": 3_723,
         "policy": { "path": "policy.toml", "version": "1f0c", "services": 3, "refused_change": null },
         "soonest_expiry": { "expires_unix_s": 1_767_794_600, "what": "the certificate of web (connection 7)" },
-        "refused_certificates": null, "audit": null, "webhook": null, "revoked": 0, "listeners": [],
+        "soonest_expiries": {}, "refused_certificates": null, "audit": null, "webhook": null, "revoked": 0, "held": 0, "listeners": [],
         "counts": {
             "accepted": 2, "open": 2, "half_open": 0, "waiting_bytes": 0, "protocol_errors": 0, "refused": {}, "ended": {}
         },

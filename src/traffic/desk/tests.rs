@@ -63,6 +63,16 @@ fn each_measure_raises_its_own_alarm() {
         totals.entry(key("purge")).or_default().denied += 40;
     });
     assert_eq!(denied, ["burst denials of web"]);
+    let failed = raised(|totals, tick| {
+        usual(totals, tick, 5_000);
+        totals.entry(key("list")).or_default().unanswered += 40;
+    });
+    assert_eq!(failed, ["burst web → list, unanswered"]);
+    let nobody = raised(|totals, tick| {
+        usual(totals, tick, 5_000);
+        totals.entry(key("list")).or_default().no_receiver += 40;
+    });
+    assert_eq!(nobody, ["burst web → list, unanswered"]);
     let slow = raised(|totals, tick| usual(totals, tick, 60_000));
     let [slow] = &slow[..] else { panic!("{slow:?}") };
     assert!(slow.ends_with(" web → list, response time"), "{slow}");

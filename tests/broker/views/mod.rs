@@ -1,5 +1,6 @@
 //! What operators see of the traffic of a real broker: figures, in tables, in JSON, and live in a terminal.
 
+mod metrics;
 mod terminal;
 
 use std::process::Command;
