@@ -59,3 +59,7 @@ flood:
 # Changes of authority with 10,000 connections open, each with a certificate of its own: how long until all know.
 authority-nightly:
     EXOCOM_AUTHORITY_CONNECTIONS=9500 cargo test --release --test broker live::many -- --nocapture
+
+# A thousand policies applied under load: nothing allowed is lost, nothing old decides.
+swaps-nightly:
+    EXOCOM_POLICY_SWAPS=1000 cargo test --release --test broker live::swaps -- --nocapture

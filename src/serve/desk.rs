@@ -163,7 +163,10 @@ impl Desk {
 
     /// The files of a policy that was in force. Only what is in the list is looked for: a version is no path.
     fn files(&self, version: &str) -> Result<Vec<(String, String)>, String> {
-        let unknown = || format!("no policy of version {version} is kept; `exocom policy log` lists them");
+        let unknown = || {
+            let version = printable(version.as_bytes(), ADMIN_TEXT_BYTES_MAX);
+            format!("no policy of version {version} is kept; `exocom policy log` lists them")
+        };
         let is_known = self
             .state
             .lock()
@@ -405,6 +408,7 @@ impl Shared {
         let mut policy_seen = self.policy_seen.lock();
         let mut state = self.desk.state.lock();
         let Some(waits) = state.unconfirmed.take_if(|waits| waits.version == version) else {
+            let version = printable(version.as_bytes(), ADMIN_TEXT_BYTES_MAX);
             return Err(format!(
                 "{version} does not wait to be confirmed; `exocom policy log` tells what is in force"
             ));

@@ -37,7 +37,7 @@ may = []
 may = ["quarantine"]
 "#;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 version = 1
 policy = "policy.toml"
 admin-socket = "admin.sock"

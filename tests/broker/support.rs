@@ -409,18 +409,32 @@ impl Raw {
 
     /// Reads a line, and with MSG and HMSG what belongs to it: line, headers and payload as one text.
     pub fn message(&mut self) -> String {
-        let line = self.line();
+        self.try_message()
+            .expect("a message comes")
+            .expect("the connection is open")
+    }
+
+    /// The same; `None` where the connection ends before the message does.
+    pub fn try_message(&mut self) -> std::io::Result<Option<String>> {
+        let Some(line) = self.try_line()? else {
+            return Ok(None);
+        };
         let is_message = line.starts_with("MSG ") || line.starts_with("HMSG ");
         if !is_message {
-            return line;
+            return Ok(Some(line));
         }
         let bytes: usize = line
             .rsplit(' ')
             .next()
             .and_then(|word| word.parse().ok())
             .expect("a size at the end");
-        let body = self.bytes(bytes + 2);
-        format!("{line}\r\n{}", String::from_utf8_lossy(&body))
+        while self.read.len() < bytes + 2 {
+            if self.fill()? == 0 {
+                return Ok(None);
+            }
+        }
+        let body: Vec<u8> = self.read.drain(..bytes + 2).collect();
+        Ok(Some(format!("{line}\r\n{}", String::from_utf8_lossy(&body))))
     }
 
     /// Reads until the other side closes.

@@ -6,6 +6,7 @@ mod changes;
 mod headers;
 mod replies;
 mod table;
+mod ways;
 
 use crate::support::{Broker, Raw};
 

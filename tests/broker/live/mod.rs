@@ -4,7 +4,10 @@ mod expiry;
 mod many;
 mod reload;
 mod revoked;
+mod swaps;
+mod takeover;
 mod tickets;
+mod words;
 
 use std::net::SocketAddr;
 use std::process::Command;
