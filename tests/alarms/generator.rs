@@ -3,6 +3,7 @@
 //! Everything follows from a kind and a seed. Nothing here knows any detector, and none may look in here.
 
 mod attacks;
+mod fresh;
 
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp, Gamma, Geometric, LogNormal, Normal, Pareto, Poisson};
@@ -59,6 +60,17 @@ pub enum Kind {
     Timer,
     /// Stranger: office hours; nothing at night, nothing on weekends.
     Office,
+
+    /// Fresh: more from week to week.
+    Growing,
+    /// Fresh: noise of all lengths, up to half a day.
+    Drifting,
+    /// Fresh: two levels, for hours each.
+    Regimes,
+    /// Fresh: a night of maintenance each week, and clocks put forward.
+    Maintained,
+    /// Fresh: a job on weekdays, early or late, with retries.
+    Jittery,
 }
 
 impl Kind {
@@ -83,6 +95,14 @@ impl Kind {
         Self::Poller,
         Self::Timer,
         Self::Office,
+    ];
+    /// The kinds that were written after it was finished.
+    pub const FRESH: [Self; 5] = [
+        Self::Growing,
+        Self::Drifting,
+        Self::Regimes,
+        Self::Maintained,
+        Self::Jittery,
     ];
 }
 
@@ -248,6 +268,11 @@ fn live(kind: Kind, first: usize, rng: &mut Pcg64Mcg) -> Life {
         Kind::Poller => poller(rng),
         Kind::Timer => timer(rng),
         Kind::Office => office(first, rng),
+        Kind::Growing => fresh::growing(rng),
+        Kind::Drifting => fresh::drifting(rng),
+        Kind::Regimes => fresh::regimes(rng),
+        Kind::Maintained => fresh::maintained(first, rng),
+        Kind::Jittery => fresh::jittery(first, rng),
     }
 }
 

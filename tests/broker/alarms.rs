@@ -57,7 +57,7 @@ fn learned() -> Vec<u8> {
     assert_eq!(desk.poll(), [], "nothing is unusual");
     let learned = desk.learned();
     let sum = crc32fast::hash(&learned);
-    [b"EXOALRM2".as_slice(), &sum.to_le_bytes(), &learned].concat()
+    [b"EXOALRM3".as_slice(), &sum.to_le_bytes(), &learned].concat()
 }
 
 /// `exocom alarms …` of a broker: its output.

@@ -19,6 +19,8 @@ const WARM_UP_S: u32 = 3_600;
 const WARM_UP_SPANS: f32 = 3.0;
 /// On its first day, a flow is not judged before so many messages: it has not begun yet.
 const KNOWN_MESSAGES: f32 = 100.0;
+/// Nor, later, on the first weekday or the first day of a weekend, before so many.
+const BEGUN_MESSAGES: f32 = 2.0;
 /// A flow is young for so many days: what raises alarms is learned as a habit too, and timers are believed soon.
 const YOUNG_DAYS: f32 = 2.2;
 /// Thresholds on the first day, on the second, and on the two after are so many times higher.
@@ -32,7 +34,7 @@ const BACKLOG_S: u32 = 300;
 const BACKLOG_MARGIN: f32 = 1.3;
 /// Below so many messages a tick, gaps are ordinary and say nothing of a restart.
 const GAP_RATE_MIN: f32 = 0.3;
-/// Where the shape of day and week is below this, nobody is missed.
+/// Where less than this part of the busiest hour is usual, nobody is missed.
 const OFF_HOURS: f32 = 0.02;
 /// How long the local level remembers, in seconds.
 const LOCAL_S: u32 = 3_600;
@@ -249,6 +251,13 @@ impl CountDetector {
         }
     }
 
+    /// Whether nobody is missed: out of hours, in an hour that was never seen, and on a first weekend if nobody was
+    /// heard in the last hour either.
+    fn is_off(&self, usual: &Usual) -> bool {
+        let is_weekend = usual.is_new_kind() && self.local.seen < 0.5 * self.local.expected;
+        is_weekend || usual.is_new_hour || usual.of_peak < OFF_HOURS
+    }
+
     fn days(&self, pace: &Pace) -> f32 {
         self.season.ticks() as f32 / pace.day_ticks()
     }
@@ -290,7 +299,7 @@ impl CountDetector {
             self.missing = 0.0;
         } else {
             self.silent_ticks = self.silent_ticks.saturating_add(1);
-            if measure.usual.shape > OFF_HOURS {
+            if !self.is_off(&measure.usual) {
                 self.missing += measure.expected.low;
             }
         }
@@ -314,7 +323,9 @@ impl CountDetector {
         let mut scores = [Score::default(); CHANNELS];
         let ticks = self.season.ticks() as f32;
         let warm_up = pace.ticks(WARM_UP_S) as f32;
-        let is_new_kind = measure.usual.is_new_kind();
+        let usual = &measure.usual;
+        let is_new_kind = usual.is_new_kind();
+        let is_off = self.is_off(usual);
         let is_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
         let is_in_gap = raw == 0.0 && is_restart && measure.usual.mean > GAP_RATE_MIN;
         let (more, rest) = scores.split_at_mut(SPANS);
@@ -331,8 +342,8 @@ impl CountDetector {
                 is_small: verdict.is_small,
             };
             *more = score(verdict.more);
-            // Too few is not judged in what may be a restart, nor on a day of a kind that was never seen.
-            let is_unjudged = is_in_gap || (is_new_kind && length.is_long);
+            // Too few is not judged in what may be a restart, nor where nobody knows yet what is usual.
+            let is_unjudged = is_in_gap || is_off || (is_new_kind && length.is_long);
             *fewer = score(if is_unjudged { 0.0 } else { verdict.fewer });
         }
         if let [silent] = last {
@@ -341,7 +352,7 @@ impl CountDetector {
             if ticks > warm_up && !is_restart && self.missing > 2.0 && is_known {
                 let [tick, ..] = pace.lengths();
                 let [this, ..] = &self.spans;
-                let unknown = measure.local_variance.max(measure.usual.ignorance);
+                let unknown = measure.local_variance.max(usual.ignorance) + usual.edge;
                 silent.score = silence(self.missing, this.variance_now(tick) + unknown);
             }
             silent.score = silent.score.max(self.timers.missing());
@@ -368,9 +379,11 @@ impl CountDetector {
             score: worst.part,
             ..Reading::default()
         };
+        // Who was silent for all of a first weekend begins on Monday.
+        let is_beginning = measure.usual.is_first_of_kind && self.season.messages() < BEGUN_MESSAGES;
         if incident.is_on() {
             let course = self.follow(pace, measure, judged, fresh);
-            if course == Course::Topped {
+            if course == Course::Topped && !is_beginning {
                 reading.onset = Some(self.onset(pace, &worst, true));
             }
             reading.change = self.end(pace, measure, course);
@@ -379,7 +392,7 @@ impl CountDetector {
                 .incident
                 .begin(pace, self.season.ticks(), &worst, measure.local);
             self.season.doubt();
-            if is_news {
+            if is_news && !is_beginning {
                 reading.onset = Some(self.onset(pace, &worst, false));
             }
         }
@@ -540,7 +553,7 @@ impl CountDetector {
         }
         let measure = self.measure(pace, &moment);
         let (count, long) = (ticks as f32, ticks as u32);
-        if measure.usual.shape > OFF_HOURS {
+        if !self.is_off(&measure.usual) {
             self.missing += count * measure.expected.low;
         }
         self.silent_ticks = self.silent_ticks.saturating_add(long);
@@ -573,12 +586,13 @@ impl CountDetector {
 
 /// By what a span is judged, and how little that is known.
 fn views(measure: &Measure, moment: &Moment, is_long: bool) -> (Expected, f32) {
+    let edge = measure.usual.edge;
     if is_long {
-        return (measure.expected.by_season(), measure.usual.ignorance);
+        return (measure.expected.by_season(), measure.usual.ignorance + edge);
     }
     // At midnight, into a day of an unknown kind, the last hour says nothing.
     let midnight = measure.usual.ignorance_of_day * (-moment.into_day_h).exp();
-    (measure.expected, measure.local_variance + midnight)
+    (measure.expected, measure.local_variance + midnight + edge)
 }
 
 const _: () = assert!(LOCAL_SPANS == 3 && SPANS == 5, "spans are named by their place");

@@ -27,6 +27,8 @@ const DAY_VARIANCE: f32 = 0.01;
 const WEEKEND_HOUR_VARIANCE: f32 = 0.05;
 /// A day is of an unknown kind while its variance is above.
 const NEW_KIND: f32 = 0.05;
+/// Neighbouring hours that differ by more than this, as a logarithm, have an edge between them.
+const SMOOTH: f32 = 0.4;
 /// What each hour seen adds to a variance: habits change.
 const DRIFT: f32 = 0.000_3;
 /// The variance added to an hour that an incident was in: it is believed a little.
@@ -93,6 +95,8 @@ pub(crate) struct Season {
     /// Learned an hour later: an incident may show by then that it was none to learn from.
     before: Hour,
     ticks: u32,
+    /// The shape of the busiest hour of the busiest day.
+    peak: f32,
 }
 
 /// What is usual at one moment.
@@ -104,7 +108,15 @@ pub(crate) struct Usual {
     pub(crate) shape: f32,
     /// The variance of the mean's logarithm: how little it is known.
     pub(crate) ignorance: f32,
-    /// The part of it that is the day's: what may jump at midnight.
+    /// The same where an edge is near, such as the opening of an office: hours say not when in the hour it comes.
+    pub(crate) edge: f32,
+    /// Whether no day of this kind was ever seen: neither a weekday, or neither day of a weekend.
+    pub(crate) is_first_of_kind: bool,
+    /// Whether this hour of the day was never seen.
+    pub(crate) is_new_hour: bool,
+    /// The mean, in that of the busiest hour.
+    pub(crate) of_peak: f32,
+    /// The part of the ignorance that is the day's: what may jump at midnight.
     pub(crate) ignorance_of_day: f32,
     /// The relative variance of the flow's own wandering over half an hour.
     pub(crate) wandering: f32,
@@ -130,6 +142,7 @@ impl Default for Season {
             now: Hour::default(),
             before: Hour::default(),
             ticks: 0,
+            peak: 1.0,
         }
     }
 }
@@ -158,9 +171,10 @@ impl Season {
             (
                 from.log() + at * (to.log() - from.log()),
                 from.variance() + at * (to.variance() - from.variance()),
+                to.log() - from.log(),
             )
         };
-        let (mut log, mut variance) = between(&self.hours);
+        let (mut log, mut variance, mut change) = between(&self.hours);
         let day = self.day(moment.weekday);
         log += day.log();
         variance += day.variance();
@@ -168,12 +182,19 @@ impl Season {
             let weekend_hour = between(&self.weekend_hours);
             log += weekend_hour.0;
             variance += weekend_hour.1;
+            change += weekend_hour.2;
         }
         let shape = log.exp();
+        // A jump that may be anywhere between the middles of two hours has come with chance `at`.
+        let jump = (change.abs() - SMOOTH - 2.0 * variance.sqrt()).max(0.0);
         Usual {
             mean: (self.messages + 0.5) / self.exposure.max(1.0) * shape,
             shape,
             ignorance: variance + self.level_variance(pace, wandering),
+            edge: at * (1.0 - at) * jump * jump,
+            is_first_of_kind: !moment.same_kind().any(|day| self.has_seen_day(day)),
+            is_new_hour: !self.has_seen_hour(moment.hour),
+            of_peak: shape / self.peak,
             ignorance_of_day: day.variance(),
             wandering,
         }
@@ -197,7 +218,8 @@ impl Season {
         if is_new_day {
             let like = moment.same_kind().rev().find(|&day| self.has_seen_day(day));
             let day = match like {
-                Some(day) => Factor::new(self.day(day).log(), DAY_VARIANCE),
+                // The first Sunday is known no better than the Saturday.
+                Some(day) => Factor::new(self.day(day).log(), self.day(day).variance().max(DAY_VARIANCE)),
                 None if self.days_seen == 0 => Factor::new(0.0, DAY_VARIANCE),
                 None => Factor::new(0.0, DAY_VARIANCE_NEW_KIND),
             };
@@ -205,6 +227,8 @@ impl Season {
                 *factor = day;
             }
         }
+        let highest = |factors: &[Factor]| factors.iter().map(|factor| factor.log()).fold(0.0, f32::max);
+        self.peak = (highest(&self.hours) + highest(&self.days)).exp();
     }
 
     /// Expects the next hour to be like this one, if it was never seen.

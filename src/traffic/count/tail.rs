@@ -49,8 +49,8 @@ pub(crate) struct Tail {
     /// The cluster under way.
     peak: f32,
     calm_ticks: u16,
-    alarms: u8,
-    days_calm: u8,
+    /// Days until the last alarms are forgotten, [`ALARM_DAYS`] for each of them.
+    alarm_days: u8,
     alarmed: bool,
 }
 
@@ -92,7 +92,11 @@ impl Tail {
 
     /// Whether this flow has raised so many alarms that they are learned as its habits.
     pub(crate) fn is_habitual(&self) -> bool {
-        self.alarms >= ALARMS_MAX
+        self.alarms() >= ALARMS_MAX
+    }
+
+    fn alarms(&self) -> u8 {
+        self.alarm_days.div_ceil(ALARM_DAYS)
     }
 
     /// Takes a score that held for so many ticks. `alarmed`: it raised an alarm, or came during an incident. A
@@ -120,8 +124,7 @@ impl Tail {
             self.top = self.top.max(self.peak);
         }
         if self.alarmed {
-            self.alarms = self.alarms.saturating_add(1);
-            self.days_calm = 0;
+            self.alarm_days = (self.alarms() + 1).saturating_mul(ALARM_DAYS);
         }
         let excess = (self.peak - PEAK).min(EXCESS_MAX * self.excess_mean());
         self.peaks += weight;
@@ -142,11 +145,7 @@ impl Tail {
     /// Forgets a day's part; of the peaks only once the memory is full.
     pub(crate) fn end_day(&mut self, weeks: f32) {
         self.top *= TOP_KEPT;
-        self.days_calm += 1;
-        if self.days_calm >= ALARM_DAYS {
-            self.days_calm = 0;
-            self.alarms = self.alarms.saturating_sub(1);
-        }
+        self.alarm_days = self.alarm_days.saturating_sub(1);
         if weeks > WEEKS {
             let keep = 1.0 - 1.0 / (7.0 * WEEKS);
             self.peaks *= keep;

@@ -92,6 +92,41 @@ fn a_new_flow_is_no_news_on_the_first_day() {
     assert!(desk.watched().0 > 0);
 }
 
+/// Alone or many at once, with a known sender or not, and whatever it says later: each is news once.
+#[test]
+fn every_new_flow_is_flagged_once() {
+    const NEW: u64 = 300;
+    let (mut desk, mut totals) = known();
+    let new = |number: u64| FlowKey {
+        sender: format!("service-{}", number % 7).into(),
+        message: format!("new.{number}").into(),
+        receiver: (!number.is_multiple_of(3)).then(|| "todos".into()),
+    };
+    let mut flagged = Vec::new();
+    for tick in 0..2 * NEW {
+        usual(&mut totals, tick, 5_000);
+        // The last hundred come in one tick.
+        let begun = if tick < NEW - 100 { tick + 1 } else { NEW };
+        for number in (0..begun).filter(|number| number == &tick || tick.is_multiple_of(number + 2)) {
+            totals.entry(new(number)).or_default().messages += 1;
+        }
+        for number in (NEW - 100..NEW).filter(|_| tick == NEW - 100) {
+            totals.entry(new(number)).or_default().messages += 1;
+        }
+        desk.handle_tick(FIRST + 3 * DAY + tick, totals.clone());
+        for (step, alarm) in desk.poll() {
+            if step == Step::Opened && alarm.finding.kind.name() == "new-flow" {
+                assert_eq!(alarm.opened_unix_s, desk.pace.unix_s(FIRST + 3 * DAY + tick));
+                flagged.push(alarm.stream.message.unwrap().to_string());
+            }
+        }
+    }
+    let mut wanted: Vec<_> = (0..NEW).map(|number| format!("new.{number}")).collect();
+    flagged.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(flagged, wanted);
+}
+
 #[test]
 fn what_is_muted_is_kept_and_not_told_and_a_restart_changes_nothing() {
     let (mut desk, mut totals) = known();

@@ -41,7 +41,7 @@ fn propose(kind: Kind, life: &Life, start: usize, faint: bool, rng: &mut Pcg64Mc
         let extra = f64::from(life.extra[from..to].iter().sum::<u32>());
         life.rate[from..to].iter().sum::<f64>() + extra
     };
-    let only_bursts = matches!(kind, Kind::Denials | Kind::Cron | Kind::Timer);
+    let only_bursts = matches!(kind, Kind::Denials | Kind::Cron | Kind::Timer | Kind::Jittery);
     let attack = match if only_bursts { 0 } else { rng.random_range(0..6) } {
         0 | 1 => Attack {
             kind: AttackKind::Burst,
