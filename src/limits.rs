@@ -422,6 +422,9 @@ pub const SERIES_LINE_BYTES_MAX: usize = 4096;
 /// Ticks that a recorded series may leave out between two rows: a year of ticks of 10 seconds. Each is made up for.
 pub const BACKTEST_GAP_TICKS_MAX: u64 = 366 * 8_640;
 
+/// Rows of a recorded series that may share its first time, where nothing says how long a tick is.
+pub const BACKTEST_ROWS_ALIKE_MAX: usize = 10_000;
+
 /// Records of single messages that wait to be written, some 80 MiB: a second and a half of 350,000 messages a second.
 /// Past it, they are counted and lost; the counts of their flows are not.
 pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 19;

@@ -1,6 +1,7 @@
 //! `exocom alarms backtest`: runs the broker's own detectors over recorded values, row by row as if they came now.
 //! Reads no label and looks no row ahead.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::cli::alarms::series::{Row, Series, SeriesError};
-use crate::limits::BACKTEST_GAP_TICKS_MAX;
+use crate::limits::{BACKTEST_GAP_TICKS_MAX, BACKTEST_ROWS_ALIKE_MAX};
 use crate::traffic::alarm::{Finding, Unit};
 use crate::traffic::count::{Change, CountDetector, Sensitivity};
 use crate::traffic::metric::{MetricDetector, Tuning};
@@ -27,7 +28,8 @@ use crate::traffic::pace::Pace;
         raised.\n\n\
         A file is CSV with a header line that names the columns `timestamp` and `value`. Times are written \
         `2014-04-01 00:00:00` (UTC), as in RFC 3339, or in seconds since 1970. A row of counts is one tick; ticks that \
-        are left out had no message, and the time never goes back. A row of a metric is one measurement.\n\n\
+        are left out had no message, and the time never goes back. A row of a metric is one measurement. A value that is \
+        empty or `NaN` is missing, and says nothing.\n\n\
         The values are read one after the other: what comes later changes nothing.",
     after_long_help = "Examples:\n  \
         exocom alarms backtest --kind count requests.csv\n  \
@@ -200,7 +202,8 @@ impl Scores {
 
     fn row(&mut self, row: &Row, score: f32) -> anyhow::Result<()> {
         let alarm = u8::from(score >= 1.0);
-        self.write(|output| writeln!(output, "{},{},{score:.4},{alarm}", row.time, row.text))
+        let (time, text) = (cell(&row.time), cell(&row.text));
+        self.write(|output| writeln!(output, "{time},{text},{score:.4},{alarm}"))
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -215,6 +218,15 @@ impl Scores {
     }
 }
 
+/// A field as CSV writes it.
+fn cell(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"']) {
+        Cow::Owned(format!("\"{}\"", text.replace('"', "\"\"")))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 /// Runs the count detector. Rows of one tick are one count, whose score stands at the last of them; the worst score
 /// of ticks that were left out stands at the row after.
 fn counts(
@@ -226,11 +238,24 @@ fn counts(
     if let Some(first) = series.next_row()? {
         waiting.push(first);
     }
+    // Rows that share the first one's time say nothing of a tick's length.
     let mut next = series.next_row()?;
-    let apart_s = match (waiting.first(), &next) {
-        (Some(first), Some(second)) => second.unix_s.saturating_sub(first.unix_s),
-        _ => 0,
-    };
+    let mut apart_s = 0;
+    while let (Some(first), Some(row)) = (waiting.first(), &next) {
+        apart_s = row.unix_s.saturating_sub(first.unix_s);
+        if row.unix_s != first.unix_s || interval_s.is_some() {
+            break;
+        }
+        if waiting.len() == BACKTEST_ROWS_ALIKE_MAX {
+            let reason = format!(
+                "{} rows share one time; say how long a tick is with --interval",
+                waiting.len()
+            );
+            return Err(series.malformed_at(row.line, reason).into());
+        }
+        waiting.extend(next.take());
+        next = series.next_row()?;
+    }
     let pace = Pace::new(interval_s.unwrap_or_else(|| u32::try_from(apart_s).unwrap_or(u32::MAX)));
     let mut watch = CountWatch {
         pace,
@@ -255,12 +280,15 @@ fn counts(
             }
             next = Some(row);
         }
-        let mut count = 0_u64;
+        let mut count = None;
         for row in &waiting {
-            count += whole(&series, row)?;
+            if let Some(more) = whole(&series, row)? {
+                count = Some(count.unwrap_or(0_u64).saturating_add(more));
+            }
         }
+        let count = count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let score = watch
-            .take(tick, u32::try_from(count).unwrap_or(u32::MAX))
+            .take(tick, count)
             .map_err(|reason| series.malformed_at(last.line, reason))?;
         rows += waiting.len();
         if let Some(scores) = scores {
@@ -278,10 +306,13 @@ fn counts(
     Ok((rows, watch.alarms))
 }
 
-fn whole(series: &Series, row: &Row) -> Result<u64, SeriesError> {
-    let is_count = row.value >= 0.0 && row.value.fract() == 0.0 && row.value <= f64::from(u32::MAX);
-    if is_count {
-        return Ok(row.value as u64);
+/// The count of a row; `None` where it is missing.
+fn whole(series: &Series, row: &Row) -> Result<Option<u64>, SeriesError> {
+    let Some(value) = row.value else {
+        return Ok(None);
+    };
+    if value >= 0.0 && value.fract() == 0.0 && value <= f64::from(u32::MAX) {
+        return Ok(Some(value as u64));
     }
     let reason = format!(
         "`{}` is no count: it is a whole number from 0 to {}; use --kind metric for other values",
@@ -301,8 +332,8 @@ struct CountWatch {
 }
 
 impl CountWatch {
-    /// Takes the count of a tick, and none for each tick left out before it.
-    fn take(&mut self, tick: u64, count: u32) -> Result<f32, String> {
+    /// Takes the count of a tick, and none for each tick left out before it. A missing count says nothing.
+    fn take(&mut self, tick: u64, count: Option<u32>) -> Result<f32, String> {
         let first = self.next_tick.unwrap_or(tick);
         let gap = tick.saturating_sub(first);
         if gap > BACKTEST_GAP_TICKS_MAX {
@@ -315,7 +346,11 @@ impl CountWatch {
             score = score.max(self.observe(silent, 0));
         }
         self.next_tick = Some(tick + 1);
-        Ok(score.max(self.observe(tick, count)))
+        match count {
+            Some(count) => score = score.max(self.observe(tick, count)),
+            None => self.detector.resume(tick + 1),
+        }
+        Ok(score)
     }
 
     fn observe(&mut self, tick: u64, count: u32) -> f32 {
@@ -351,7 +386,9 @@ fn metric(mut series: Series, scores: &mut Option<Scores>) -> anyhow::Result<(us
     let mut rows = 0;
     while let Some(row) = series.next_row()? {
         rows += 1;
-        let reading = detector.observe(&tuning, row.unix_s, row.value as f32);
+        // What is no number changes nothing.
+        let value = row.value.map_or(f32::NAN, |value| value as f32);
+        let reading = detector.observe(&tuning, row.unix_s, value);
         if let Some(onset) = &reading.onset {
             alarms.push(alarm(
                 Finding::of_metric(Unit::Plain, row.unix_s, onset),

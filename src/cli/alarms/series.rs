@@ -1,5 +1,6 @@
 //! Reads recorded series: CSV files with a header line, a time and a value a row. Knows no detector.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::limits::SERIES_LINE_BYTES_MAX;
+
+/// How tools write that a value is missing.
+const MISSING: [&str; 6] = ["", "nan", "na", "n/a", "null", "none"];
+/// Times from here on are in milliseconds: as seconds, they would be after the year 5000.
+const MILLISECONDS_FROM: f64 = 1e11;
 
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +26,8 @@ pub(super) struct Row {
     pub(super) text: String,
     /// The time, in seconds since 1970.
     pub(super) unix_s: u64,
-    /// The value.
-    pub(super) value: f64,
+    /// The value; `None` where it is missing.
+    pub(super) value: Option<f64>,
 }
 
 /// Why a series cannot be read. Each names the file and the line.
@@ -67,7 +73,10 @@ impl<R: BufRead> Series<R> {
             value_column: 1,
         };
         let header = series.next_line()?.unwrap_or_default();
-        let names: Vec<_> = fields(&header).map(str::to_ascii_lowercase).collect();
+        let names: Vec<_> = fields(&header)
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect();
         let column = |name: &str| names.iter().position(|column| column == name);
         match (column("timestamp"), column("value")) {
             (Some(time), Some(value)) => (series.time_column, series.value_column) = (time, value),
@@ -91,7 +100,8 @@ impl<R: BufRead> Series<R> {
             if line.trim().is_empty() {
                 continue;
             }
-            let column = |index: usize| fields(&line).nth(index);
+            let fields = fields(&line);
+            let column = |index: usize| fields.get(index).map(AsRef::as_ref);
             let (Some(time), Some(text)) = (column(self.time_column), column(self.value_column)) else {
                 return Err(self.malformed(format!(
                     "a row has a timestamp and a value: found {}",
@@ -102,8 +112,12 @@ impl<R: BufRead> Series<R> {
                 let wanted = "write 2014-04-01 00:00:00, 2014-04-01T00:00:00Z or seconds since 1970";
                 self.malformed(format!("{} is no time; {wanted}", quote(time)))
             })?;
-            let value = text.parse().ok().filter(|value: &f64| value.is_finite());
-            let value = value.ok_or_else(|| self.malformed(format!("{} is no number", quote(text))))?;
+            let value = if MISSING.iter().any(|missing| text.eq_ignore_ascii_case(missing)) {
+                None
+            } else {
+                let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+                Some(value.ok_or_else(|| self.malformed(format!("{} is no number", quote(text))))?)
+            };
             return Ok(Some(Row {
                 line: self.line,
                 time: time.to_owned(),
@@ -153,14 +167,54 @@ impl<R: BufRead> Series<R> {
     }
 }
 
-fn fields(line: &str) -> impl Iterator<Item = &str> {
-    line.split(',').map(|field| field.trim().trim_matches('"').trim())
+/// The fields of a line, as in RFC 4180, but for line ends within a field.
+fn fields(line: &str) -> Vec<Cow<'_, str>> {
+    let mut fields = Vec::new();
+    let mut rest = line;
+    loop {
+        let begin = rest.trim_start();
+        let Some(quoted) = begin.strip_prefix('"') else {
+            let (field, after) = begin.split_once(',').unzip();
+            fields.push(Cow::Borrowed(field.unwrap_or(begin).trim()));
+            match after {
+                Some(after) => rest = after,
+                None => return fields,
+            }
+            continue;
+        };
+        // A quote within a field is written twice.
+        let mut end = 0;
+        loop {
+            let rest = quoted.get(end..).unwrap_or_default();
+            end += rest.find('"').unwrap_or(rest.len());
+            if !quoted.get(end..).is_some_and(|text| text.starts_with("\"\"")) {
+                break;
+            }
+            end += 2;
+        }
+        let (field, after) = quoted.split_at_checked(end).unwrap_or((quoted, ""));
+        let field = field.trim();
+        fields.push(if field.contains('"') {
+            Cow::Owned(field.replace("\"\"", "\""))
+        } else {
+            Cow::Borrowed(field)
+        });
+        match after.split_once(',') {
+            Some((_, after)) => rest = after,
+            None => return fields,
+        }
+    }
 }
 
 /// A time as people and programs write it, in seconds since 1970. What names no zone is UTC.
 fn unix_s(text: &str) -> Option<u64> {
     if let Ok(seconds) = text.parse::<f64>() {
-        let is_time = (0.0..1e11).contains(&seconds);
+        let is_time = (0.0..1e3 * MILLISECONDS_FROM).contains(&seconds);
+        let seconds = if seconds < MILLISECONDS_FROM {
+            seconds
+        } else {
+            seconds / 1e3
+        };
         return is_time.then_some(seconds as u64);
     }
     let (date, time) = text.split_once([' ', 'T', 't']).unwrap_or((text, "00:00:00Z"));
@@ -207,6 +261,7 @@ mod tests {
             "2014-04-01",
             "1396310400",
             "1396310400.5",
+            "1396310400000",
         ] {
             assert_eq!(unix_s(text), Some(1_396_310_400), "{text}");
         }
@@ -223,7 +278,7 @@ mod tests {
         }
     }
 
-    fn read(text: &str) -> Result<Vec<(u64, f64)>, String> {
+    fn read(text: &str) -> Result<Vec<(u64, Option<f64>)>, String> {
         let read = || {
             let mut series = Series::new(Path::new("x.csv"), text.as_bytes())?;
             let mut rows = Vec::new();
@@ -236,10 +291,22 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_split_as_they_were_joined() {
+        let check = |line: &str, wanted: &[&str]| assert_eq!(fields(line), wanted, "{line}");
+        check("", &[""]);
+        check("a, b ,", &["a", "b", ""]);
+        check(r#""a,b","c""d",e"#, &["a,b", "c\"d", "e"]);
+        check(r#" "a" , "" ,"""" "#, &["a", "", "\""]);
+        check(r#""never closed, ""#, &["never closed,"]);
+        check(r#""never closed, é"#, &["never closed, é"]);
+    }
+
+    #[test]
     fn rows_are_read_and_mistakes_are_placed() {
         let good = "\u{feff}timestamp,value\r\n100,1\r\n\r\n\"110\", 2.5e1 \n";
-        assert_eq!(read(good), Ok(vec![(100, 1.0), (110, 25.0)]));
-        assert_eq!(read("host,Value,timestamp\na,7,100\n"), Ok(vec![(100, 7.0)]));
+        assert_eq!(read(good), Ok(vec![(100, Some(1.0)), (110, Some(25.0))]));
+        let other = "host,\"Value\",timestamp\n\"a, \"\"b\"\"\",7,100\nc,,110\nd,NaN,120\n";
+        assert_eq!(read(other), Ok(vec![(100, Some(7.0)), (110, None), (120, None)]));
         let check = |text: &str, place: &str, reason: &str| {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(place) && error.contains(reason), "{error}");

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::{fails, folder, succeeds, write};
 
@@ -136,6 +137,111 @@ fn ticks_that_are_left_out_had_no_message() {
         said.contains(" silence: nothing for ") && said.contains("gap.csv: 2 alarms in 25740 rows"),
         "{said}"
     );
+}
+
+/// However a series is written, its scores are the same, and the times stand as they were given.
+#[test]
+fn series_are_read_as_tools_write_them() {
+    let folder = folder();
+    let folder = folder.path();
+    let plain = counts(TICKS);
+    let rows: Vec<_> = plain
+        .lines()
+        .skip(1)
+        .map(|row| row.split_once(',').unwrap())
+        .collect();
+    let time = |unix_s: &str, form: usize| {
+        let moment = OffsetDateTime::from_unix_timestamp(unix_s.parse().unwrap()).unwrap();
+        let (date, (hour, minute, second)) = (moment.date(), moment.time().as_hms());
+        match form {
+            0 => format!("{date} {hour:02}:{minute:02}:{second:02}"),
+            1 => format!("{date}T{hour:02}:{minute:02}:{second:02}.000Z"),
+            2 => format!("{date}T{hour:02}:{minute:02}:{second:02}+00:00"),
+            _ => format!("{unix_s}000"),
+        }
+    };
+    let header = "\u{feff}\"host\",\"timestamp\",\"value\"\r\n".to_owned();
+    let quoted = rows.iter().fold(header, |text, (unix_s, count)| {
+        text + &format!("\"a, \"\"b\"\"\",\"{unix_s}\",\"{count}\"\r\n")
+    });
+    write(folder, "plain.csv", &plain);
+    write(folder, "quoted.csv", &quoted);
+    let mut files = vec!["plain.csv".to_owned(), "quoted.csv".to_owned()];
+    for form in 0..4 {
+        let lines = rows
+            .iter()
+            .map(|(unix_s, count)| format!("{},{count}\n", time(unix_s, form)));
+        files.push(format!("form{form}.csv"));
+        write(
+            folder,
+            files.last().unwrap(),
+            &("timestamp,value\n".to_owned() + &lines.collect::<String>()),
+        );
+    }
+    for kind in ["count", "metric"] {
+        let mut args = vec!["alarms", "backtest", "--kind", kind, "--scores", "out"];
+        args.extend(files.iter().map(String::as_str));
+        succeeds(folder, &args);
+        let read = |name: &str| -> Vec<(String, String)> {
+            let text = fs::read_to_string(folder.join("out").join(name)).unwrap();
+            let rows = text.lines().skip(1).map(|row| row.split_once(',').unwrap());
+            rows.map(|(time, rest)| (time.to_owned(), rest.to_owned()))
+                .collect()
+        };
+        let first = read("plain.csv");
+        assert!(first.iter().any(|(_, rest)| rest.ends_with(",1")), "{kind}");
+        for (form, name) in files.iter().enumerate() {
+            let others = read(name);
+            assert_eq!(others.len(), first.len(), "{kind} {name}");
+            for ((unix_s, rest), (other, same)) in first.iter().zip(&others) {
+                assert_eq!(rest, same, "{kind} {name} {other}");
+                let given = if form < 2 {
+                    unix_s.clone()
+                } else {
+                    time(unix_s, form - 2)
+                };
+                assert_eq!(*other, given, "{kind} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_says_nothing_and_has_a_row() {
+    let folder = folder();
+    let folder = folder.path();
+    let missing = TICKS - 1_000..TICKS - 20;
+    let text = counts(TICKS);
+    let text = text.lines().enumerate().map(|(line, row)| {
+        let is_missing = missing.contains(&(line as u64));
+        let value = if line % 2 == 0 { "" } else { "NaN" };
+        let row = if is_missing {
+            format!("{},{value}", row.split_once(',').unwrap().0)
+        } else {
+            row.to_owned()
+        };
+        row + "\n"
+    });
+    write(folder, "missing.csv", &text.collect::<String>());
+    for kind in ["count", "metric"] {
+        let args = [
+            "alarms",
+            "backtest",
+            "--kind",
+            kind,
+            "--scores",
+            "out",
+            "missing.csv",
+        ];
+        let said = succeeds(folder, &args);
+        assert!(!said.contains(" silence: "), "{said}");
+        let scores = fs::read_to_string(folder.join("out/missing.csv")).unwrap();
+        let rows: Vec<_> = scores.lines().skip(1).collect();
+        assert_eq!(rows.len() as u64, TICKS, "{kind}");
+        for row in &rows[TICKS as usize - 900..TICKS as usize - 100] {
+            assert!(row.ends_with(",0.0000,0"), "{kind}: {row}");
+        }
+    }
 }
 
 #[test]
