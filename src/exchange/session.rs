@@ -113,7 +113,7 @@ impl<P: Peer> Session<P> {
         if !self.ways.notice_policy(world) {
             return Next::GoOn;
         }
-        let law = self.ways.law(now_us);
+        let law = self.ways.law_for_open(now_us);
         let zone = self.zone.as_deref();
         if let Some(shadow) = law.shadow {
             shadow.count_connection(law.policy, &self.identity, zone, now_us);

@@ -32,6 +32,8 @@ pub struct Ways<P> {
     buckets: Arc<Buckets>,
     policy: Arc<Policy>,
     shadow: Option<Arc<Shadow>>,
+    /// Whether the policy or the candidate is another than at the notice before: else what is open has been judged.
+    is_judged_anew: bool,
     quarantine: Arc<Quarantine>,
     /// `None` before the first look.
     policy_generation: Option<u64>,
@@ -134,6 +136,7 @@ impl<P: Peer> Ways<P> {
             buckets: Arc::clone(&share.buckets),
             policy: world.policy(),
             shadow: None,
+            is_judged_anew: true,
             quarantine: world.quarantine(),
             policy_generation: None,
             epoch: world.directory.epoch(),
@@ -157,6 +160,14 @@ impl<P: Peer> Ways<P> {
         }
     }
 
+    /// The same for what is open already. The candidate is asked of it once, not whenever something else has changed.
+    pub(super) fn law_for_open(&self, now_us: u64) -> Law<'_> {
+        Law {
+            shadow: self.shadow.as_deref().filter(|_| self.is_judged_anew),
+            ..self.law(now_us)
+        }
+    }
+
     /// Takes notice of changed subscriptions.
     pub(super) fn notice_subscriptions(&mut self, world: &World<P>) {
         self.epoch = world.directory.epoch();
@@ -169,9 +180,13 @@ impl<P: Peer> Ways<P> {
         if generation == self.policy_generation {
             return false;
         }
+        let (policy, shadow) = (world.policy(), world.shadow());
+        let is_same = Arc::ptr_eq(&policy, &self.policy)
+            && shadow.as_ref().map(Arc::as_ptr) == self.shadow.as_ref().map(Arc::as_ptr);
+        self.is_judged_anew = self.policy_generation.is_none() || !is_same;
         self.policy_generation = generation;
-        self.policy = world.policy();
-        self.shadow = world.shadow();
+        self.policy = policy;
+        self.shadow = shadow;
         self.quarantine = world.quarantine();
         self.clear();
         true

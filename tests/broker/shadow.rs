@@ -157,6 +157,18 @@ fn what_a_candidate_would_do_is_counted_to_the_message_and_not_done() {
         "{said}"
     );
 
+    // What is open is counted once, whatever else changes meanwhile.
+    for verb in ["add", "release"] {
+        let output = Command::new(EXOCOM)
+            .args(["quarantine", verb, "web", "--reason", "a test", "--admin"])
+            .arg(broker.path("admin.sock"))
+            .output()
+            .expect("the binary was built for the tests");
+        assert!(output.status.success(), "{output:?}");
+        assert!(answers(&mut todos).is_empty());
+    }
+    assert_eq!(lines(&report(&broker, "report")), expected);
+
     // Only one at a time; and only somebody sound.
     let (code, said) = shadow(&broker, &["start", "next.toml"]);
     assert_eq!(
