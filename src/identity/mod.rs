@@ -9,6 +9,8 @@ mod certificate;
 mod quoted;
 pub mod revoked;
 pub mod spiffe;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
