@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -21,6 +22,28 @@ use crate::wire::name::{MessageName, Pattern};
 
 /// How often `tail --follow` looks for new entries, in milliseconds.
 const FOLLOW_MS: u64 = 500;
+
+/// What a row can be: a record of flows is a row `flow` for each of them.
+const KINDS: [&str; 18] = [
+    "start",
+    "stop",
+    "gap",
+    "connected",
+    "disconnected",
+    "refused",
+    "denial",
+    "flow",
+    "message",
+    "policy",
+    "admin",
+    "admin-done",
+    "admin-refused",
+    "withdrawn",
+    "dead-letter",
+    "alarm",
+    "quarantine",
+    "prune",
+];
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  exocom audit tail --lines 50\n  exocom audit tail --follow --json")]
@@ -62,8 +85,8 @@ pub(super) struct QueryArgs {
     /// By this operator
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
-    /// Of this kind: start, stop, gap, connected, disconnected, refused, denial, flow, message, policy, admin, admin-done, admin-refused, withdrawn, dead-letter, alarm, quarantine, prune
-    #[arg(long, value_name = "KIND")]
+    /// Of this kind
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS))]
     kind: Option<String>,
     /// Not before this: a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = point_in_time)]
