@@ -140,6 +140,7 @@ async fn each_metric_is_documented_and_tells_what_happened() {
     let (web, todos) = (broker.client("web").await, broker.client("todos").await);
     let _pings = todos.subscribe("ping").await.unwrap();
     todos.flush().await.unwrap();
+    super::wait_for_subscriptions(&broker, 1);
     for _ in 0..5 {
         web.publish("ping", "four".into()).await.unwrap();
     }

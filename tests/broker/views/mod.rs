@@ -38,6 +38,7 @@ async fn busy() -> (Broker, tokio::task::JoinHandle<()>) {
     let mut pings = todos.subscribe("ping").await.unwrap();
     let mut lists = todos.subscribe("list").await.unwrap();
     todos.flush().await.unwrap();
+    wait_for_subscriptions(&broker, 2);
     tokio::spawn(async move { while pings.next().await.is_some() {} });
     tokio::spawn(async move {
         while let Some(list) = lists.next().await {
@@ -56,6 +57,16 @@ async fn busy() -> (Broker, tokio::task::JoinHandle<()>) {
         }
     });
     (broker, sending)
+}
+
+/// A client's flush returns when its bytes are sent, and not when the broker has read them.
+fn wait_for_subscriptions(broker: &Broker, count: u64) {
+    wait_for("the subscriptions", || {
+        let status = broker.status();
+        let connections = status["connections"].as_array().expect("a list");
+        let subscriptions = connections.iter().filter_map(|row| row["subscriptions"].as_u64());
+        subscriptions.sum::<u64>() >= count
+    });
 }
 
 /// `exocom status …` of a broker: its output.
