@@ -19,7 +19,7 @@ use toml::Spanned;
 
 use crate::limits::{
     CERT_LIFE_DAYS_MAX, HALF_OPEN_MAX, HALF_OPEN_PER_ADDRESS_MAX, HANDSHAKE_MS_MAX, LAME_DUCK_MS,
-    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, THREADS_MAX,
+    PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MAX_CONFIGURABLE, QUARANTINED_BY_ALARMS_MAX, THREADS_MAX,
 };
 use crate::policy::shown;
 
@@ -56,6 +56,8 @@ pub struct Config {
     pub webhook: Option<WebhookConfig>,
     /// Where metrics are read without a certificate, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// How many services alarms may hold at once.
+    pub quarantine_max: usize,
     /// The files of the root certificates that vouch for servers which the broker calls; `None`: the system's.
     pub https_roots: Option<Vec<PathBuf>>,
     /// The bounds that may be set.
@@ -246,6 +248,7 @@ impl Config {
             .audit
             .map(|raw| audit::audit(raw, folder, &problem))
             .transpose()?;
+        let quarantine_max = raw.alarms.as_ref().and_then(|alarms| alarms.quarantine_max);
         let webhook = match raw.alarms {
             Some(alarms) => outside::webhook(alarms, folder, &problem)?,
             None => None,
@@ -276,6 +279,7 @@ impl Config {
             audit,
             webhook,
             metrics,
+            quarantine_max: quarantine_max.unwrap_or(QUARANTINED_BY_ALARMS_MAX),
             https_roots: raw.https.roots(folder),
             limits,
         })

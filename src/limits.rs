@@ -259,6 +259,10 @@ pub const REVOKED_BYTES_MAX: u64 = 256 << 20;
 /// Entries of the quarantine: more than people look after.
 pub const QUARANTINE_MAX: usize = 1_000;
 
+/// Services that alarms may hold at once, unless the configuration says otherwise: one that is odd is held, and where many
+/// are at once, somebody should look first.
+pub const QUARANTINED_BY_ALARMS_MAX: usize = 1;
+
 /// The file of that list, in bytes: its entries with the longest reasons.
 pub const QUARANTINE_BYTES_MAX: u64 = 8 << 20;
 

@@ -29,6 +29,7 @@ pub const WORDS: &[&[u8]] = &[
     b"reply-within = \"5s\"\n",
     b"payload-max = \"64KiB\"\n",
     b"limits = {rate = \"5/s\", burst = 7}\n",
+    b"on-alarm = \"quarantine\"\n",
     b"backoff = \"1s..1m\"\n",
     b"[operator.x]\nmay = [\"view\"]\n",
     b"\"a.b\"",

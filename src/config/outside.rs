@@ -38,6 +38,7 @@ impl RawHttps {
 pub(super) struct RawAlarms {
     webhook: Option<Spanned<String>>,
     webhook_secret: Option<PathBuf>,
+    pub(super) quarantine_max: Option<usize>,
 }
 
 /// The section `[alarms]`, valid.

@@ -15,7 +15,7 @@ use super::lint;
 use super::parse::{self, RawPolicy, RawService};
 use super::rate::{Limit, Scope};
 use super::source::{Rule, Source, Sources, Span, Spanned};
-use super::terms::{Settings, Terms, TermsTable};
+use super::terms::{OnAlarm, Settings, Terms, TermsTable};
 use crate::limits::POLICY_BYTES_MAX;
 use crate::wire::name::{MessageName, Pattern};
 
@@ -54,6 +54,7 @@ pub struct Service {
     pub(super) receives: Vec<Grant>,
     pub(super) receives_except: Vec<Grant>,
     pub(super) limit: Option<Limit>,
+    pub(super) on_alarm: OnAlarm,
 }
 
 #[derive(Debug)]
@@ -254,6 +255,11 @@ impl Service {
         self.limit.as_ref()
     }
 
+    /// What an alarm about it does, besides being told.
+    pub fn on_alarm(&self) -> OnAlarm {
+        self.on_alarm
+    }
+
     /// What it may not receive although a pattern of [`Self::receives`] matches.
     pub fn receives_except(&self) -> &[Grant] {
         &self.receives_except
@@ -306,6 +312,7 @@ fn service(raw: &RawService, sources: &Sources) -> Service {
         sends: grants(&raw.sends, sources),
         receives: grants(&raw.receives, sources),
         receives_except: grants(&raw.receives_except, sources),
+        on_alarm: raw.on_alarm.as_ref().map(|word| word.value).unwrap_or_default(),
         limit: raw.limits.as_ref().map(|limits| Limit {
             scope: Scope::Service,
             limits: limits.value,

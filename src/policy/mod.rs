@@ -35,4 +35,4 @@ pub use diagnostic::{Diagnostic, Diagnostics, Place, PolicyErrors, Severity, sho
 pub use rate::{Limit, Limits, Rate, Scope};
 pub use source::{Rule, Source, SourceError};
 pub use suggest::did_you_mean;
-pub use terms::{Audit, Backoff, Delivery, Kind, Terms};
+pub use terms::{Audit, Backoff, Delivery, Kind, OnAlarm, Terms};

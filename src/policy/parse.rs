@@ -15,7 +15,7 @@ use super::leaf::listed;
 use super::rate::Limits;
 use super::source::{Sources, Span, Spanned};
 use super::syntax;
-use super::terms::{AUDITS, DELIVERIES, KINDS, RawSettings};
+use super::terms::{AUDITS, DELIVERIES, KINDS, ON_ALARMS, OnAlarm, RawSettings};
 use super::value;
 use crate::limits::{ACK_WITHIN_MS_MAX, EXPIRES_MS_MAX, REPLY_WITHIN_MS_MAX};
 use crate::wire::name::{NameError, Pattern};
@@ -37,6 +37,7 @@ pub(super) struct RawService {
     pub(super) receives: Vec<Spanned<Pattern>>,
     pub(super) receives_except: Vec<Spanned<Pattern>>,
     pub(super) limits: Option<Spanned<Limits>>,
+    pub(super) on_alarm: Option<Spanned<OnAlarm>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +53,14 @@ pub(super) struct RawOperator {
 }
 
 const TOP_KEYS: [&str; 5] = ["version", "trust-domain", "service", "message", "operator"];
-const SERVICE_KEYS: [&str; 5] = ["zone", "sends", "receives", "receives-except", "limits"];
+const SERVICE_KEYS: [&str; 6] = [
+    "zone",
+    "sends",
+    "receives",
+    "receives-except",
+    "limits",
+    "on-alarm",
+];
 const MESSAGE_KEYS: [&str; 10] = [
     "kind",
     "delivery",
@@ -240,6 +248,7 @@ impl Walk<'_, '_> {
             receives: Vec::new(),
             receives_except: Vec::new(),
             limits: None,
+            on_alarm: None,
         };
         for (key, value) in table {
             match key.get_ref().as_ref() {
@@ -253,6 +262,7 @@ impl Walk<'_, '_> {
                 "receives" => service.receives = self.patterns("receives", value),
                 "receives-except" => service.receives_except = self.patterns("receives-except", value),
                 "limits" => service.limits = self.limits(value),
+                "on-alarm" => service.on_alarm = self.word(value, "what an alarm does", &ON_ALARMS),
                 _ => self.unknown_key(key, "of a service", &SERVICE_KEYS),
             }
         }

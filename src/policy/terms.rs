@@ -43,6 +43,27 @@ pub enum Audit {
     Each,
 }
 
+/// What an alarm about a service does, besides being told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnAlarm {
+    /// Nothing.
+    #[default]
+    Tell,
+    /// It holds the service until somebody has looked.
+    Quarantine,
+}
+
+impl OnAlarm {
+    /// Its word in the policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tell => "tell",
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
 /// How long to wait between attempts: doubled from the first to the longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Backoff {
@@ -236,6 +257,10 @@ pub(super) const DELIVERIES: [(&str, Delivery); 2] = [
 
 /// The words of a policy for an audit.
 pub(super) const AUDITS: [(&str, Audit); 2] = [("flow", Audit::Flow), ("each", Audit::Each)];
+
+/// The words of a policy for what an alarm does.
+pub(super) const ON_ALARMS: [(&str, OnAlarm); 2] =
+    [("tell", OnAlarm::Tell), ("quarantine", OnAlarm::Quarantine)];
 
 fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
     let known = words.iter().find(|(_, known)| *known == value);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reach::{Part, Reach, TooIntricate};
 use super::travel;
-use crate::policy::{Action, Capability, Policy, Rule, Service};
+use crate::policy::{Action, Capability, OnAlarm, Policy, Rule, Service};
 use crate::wire::name::{MessageName, Pattern};
 
 /// All that is different, by service, then operators, then messages.
@@ -96,6 +96,17 @@ pub enum Change {
         /// Its limits in the new policy.
         new: Option<String>,
     },
+    /// An alarm about a service does something else.
+    OnAlarm {
+        /// Change.
+        effect: Effect,
+        /// The service.
+        service: Arc<str>,
+        /// What it does by the old policy.
+        old: OnAlarm,
+        /// What it does by the new policy.
+        new: OnAlarm,
+    },
     /// Messages travel in another way.
     Terms {
         /// Change.
@@ -172,6 +183,7 @@ impl Change {
             | Self::Message { effect, .. }
             | Self::Operator { effect, .. }
             | Self::Limits { effect, .. }
+            | Self::OnAlarm { effect, .. }
             | Self::Terms { effect, .. } => *effect,
         }
     }
@@ -239,7 +251,7 @@ fn messages(
     }));
 }
 
-/// Of a service that both list: with another, what it may send comes or goes whole.
+/// Limits, and what alarms do, of a service that both list: with another, what it may send comes or goes whole.
 fn limits(name: &Arc<str>, before: Option<&Service>, after: Option<&Service>, changes: &mut Vec<Change>) {
     let (Some(before), Some(after)) = (before, after) else {
         return;
@@ -248,6 +260,15 @@ fn limits(name: &Arc<str>, before: Option<&Service>, after: Option<&Service>, ch
     let (old, new) = (written(before), written(after));
     if old != new {
         changes.push(Change::Limits {
+            effect: Effect::Change,
+            service: Arc::clone(name),
+            old,
+            new,
+        });
+    }
+    let (old, new) = (before.on_alarm(), after.on_alarm());
+    if old != new {
+        changes.push(Change::OnAlarm {
             effect: Effect::Change,
             service: Arc::clone(name),
             old,

@@ -45,6 +45,8 @@ struct Service {
     receives_except: Option<Vec<Pattern>>,
     /// How many messages all its instances may send together. Without: as many as they like.
     limits: Option<Limits>,
+    /// Whether an alarm that it sends more than usual also holds it, until somebody has looked. Without: tell.
+    on_alarm: Option<OnAlarm>,
 }
 
 /// How messages travel.
@@ -117,6 +119,14 @@ struct Pattern(
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is used")]
 struct Time(#[schemars(regex(pattern = r"^[0-9]+(ms|s|m|h|d)$"))] String);
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum OnAlarm {
+    Tell,
+    Quarantine,
+}
 
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case")]

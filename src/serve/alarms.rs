@@ -16,6 +16,7 @@ use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::disk::state;
 use crate::limits::{ALARM_MUTE_S_MAX, ALARM_SNAPSHOT_BYTES_MAX, ALARM_SNAPSHOT_S, ALARM_TICK_S};
 use crate::net::broker::Broker;
+use crate::serve::quarantine::QuarantineDesk;
 use crate::serve::webhook::Webhook;
 use crate::traffic::desk::{Alarm, Desk, Step};
 use crate::traffic::pace::Pace;
@@ -62,8 +63,8 @@ impl AlarmDesk {
         }
     }
 
-    /// Watches until the task is dropped.
-    pub(super) async fn watch(self) {
+    /// Watches until the task is dropped; holds whom the policy says.
+    pub(super) async fn watch(self, quarantine: QuarantineDesk) {
         let tick_ms = u64::from(ALARM_TICK_S) * 1_000;
         let mut written_ms = self.broker.clock.now_unix_ms();
         loop {
@@ -73,17 +74,21 @@ impl AlarmDesk {
             let this = self.clone();
             let is_due = now_ms >= written_ms + ALARM_SNAPSHOT_S * 1_000;
             let work = move || {
-                this.tick((now_ms / tick_ms).saturating_sub(1));
+                let opened = this.tick((now_ms / tick_ms).saturating_sub(1));
                 if is_due {
                     this.write();
                 }
+                opened
             };
             if is_due {
                 written_ms = now_ms;
             }
-            if tokio::task::spawn_blocking(work).await.is_err() {
+            let Ok(opened) = tokio::task::spawn_blocking(work).await else {
                 tracing::error!("the alarms' task has failed; the traffic is no longer watched");
                 return;
+            };
+            for alarm in opened {
+                quarantine.hold_for(&alarm).await;
             }
         }
     }
@@ -173,7 +178,8 @@ impl AlarmDesk {
         open.cloned().collect()
     }
 
-    fn tick(&self, tick: u64) {
+    /// Gives back the alarms that have begun.
+    fn tick(&self, tick: u64) -> Vec<Alarm> {
         let (_, now) = self.sample();
         let totals = now.totals;
         let (refused, of_others) = self.broker.take_refused();
@@ -188,9 +194,11 @@ impl AlarmDesk {
             desk.handle_tick(tick, totals);
             desk.poll()
         };
-        for (step, alarm) in events {
-            self.tell(step, &alarm);
+        for (step, alarm) in &events {
+            self.tell(*step, alarm);
         }
+        let opened = events.into_iter().filter(|(step, _)| *step == Step::Opened);
+        opened.map(|(_, alarm)| alarm).collect()
     }
 
     fn tell(&self, step: Step, alarm: &Alarm) {

@@ -216,10 +216,16 @@ impl Server {
         let alarms = AlarmDesk::open(&shared.config.state, &shared.broker, shared.webhook.clone());
         let passage = Passage::new(keeper.as_ref(), &workers);
         let state = &shared.config.state;
-        let held = QuarantineDesk::new(state, &shared.broker, shared.recorder.clone(), passage.clone());
-        let access = operators::access(&shared, keeper.as_ref(), passage, alarms.clone(), held);
+        let held = QuarantineDesk::new(
+            state,
+            &shared.broker,
+            shared.recorder.clone(),
+            passage.clone(),
+            shared.config.quarantine_max,
+        );
+        let access = operators::access(&shared, keeper.as_ref(), passage, alarms.clone(), held.clone());
         let (watcher, reloading) = watch(&shared);
-        let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch()).abort_handle()];
+        let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch(held)).abort_handle()];
         if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {
             let broker = Arc::clone(&shared.broker);
             let task = operators::accept(Arc::clone(listener), port, broker, access.clone());

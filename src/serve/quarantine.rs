@@ -1,8 +1,10 @@
-//! The quarantine: who is held, kept in a file, put in force at once, and ended by people alone.
+//! The quarantine: who is held, kept in a file, put in force at once, and ended by people alone. Alarms hold
+//! a few at the most, and only those of which the policy says so.
 //!
 //! A change is recorded and on disk before it takes effect, so that no restart undoes it. A list that cannot be read
 //! keeps the broker from starting: without it, what is held would go on its way.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,9 +20,12 @@ use crate::identity::Role;
 use crate::limits::{ADMIN_TEXT_BYTES_MAX, QUARANTINE_BYTES_MAX, QUARANTINE_MAX};
 use crate::net::broker::Broker;
 use crate::net::clock::Clock;
+use crate::policy::OnAlarm;
 use crate::policy::quarantine::{Hold, Quarantine, what};
 use crate::serve::auditor::Recorder;
 use crate::serve::passage::Passage;
+use crate::traffic::alarm::AlarmKind;
+use crate::traffic::desk::{Alarm, Measure};
 use crate::wire::name::Pattern;
 use crate::wire::printable;
 
@@ -70,6 +75,8 @@ pub(super) struct QuarantineDesk {
     broker: Arc<Broker>,
     recorder: Option<Recorder>,
     passage: Passage,
+    /// How many services alarms may hold at once.
+    by_alarms_max: usize,
     /// Held while the list is changed.
     changing: Arc<Mutex<()>>,
 }
@@ -80,12 +87,14 @@ impl QuarantineDesk {
         broker: &Arc<Broker>,
         recorder: Option<Recorder>,
         passage: Passage,
+        by_alarms_max: usize,
     ) -> Self {
         Self {
             path: folder.join(FILE),
             broker: Arc::clone(broker),
             recorder,
             passage,
+            by_alarms_max,
             changing: Arc::default(),
         }
     }
@@ -125,6 +134,50 @@ impl QuarantineDesk {
         self.passage.wait().await;
         self.give_up_answers();
         Ok(())
+    }
+
+    /// Holds the service that an alarm is about, where the policy says so: never more than a few, and none that a person
+    /// holds already. To be called by one task alone.
+    pub(super) async fn hold_for(&self, alarm: &Alarm) {
+        let (world, service) = (&self.broker.world, &alarm.stream.sender);
+        let policy = world.policy();
+        let on_alarm = policy.service(service).map(|service| service.on_alarm());
+        if on_alarm != Some(OnAlarm::Quarantine) || alarm.is_muted || !is_too_much(alarm) {
+            return;
+        }
+        let (id, current) = (alarm.id, world.quarantine());
+        if current.get(service, None).is_some() {
+            return;
+        }
+        let by_alarms: BTreeSet<_> = current
+            .holds()
+            .filter(|hold| hold.alarm.is_some())
+            .map(|hold| &hold.service)
+            .collect();
+        if by_alarms.len() >= self.by_alarms_max {
+            tracing::warn!(
+                alarm = id, %service, held = by_alarms.len(),
+                "an alarm would hold this service, but as many are held by alarms as may be (quarantine-max); look at                  them with `exocom quarantine list`"
+            );
+            return;
+        }
+        let hold = Hold {
+            service: Arc::clone(service),
+            message: None,
+            reason: format!("{}: {}", alarm.finding.kind.name(), alarm.stream),
+            who: "on-alarm of the policy".to_owned(),
+            at_unix_s: Clock::unix_s(),
+            alarm: Some(id),
+        };
+        match self.add(hold).await {
+            Ok(()) => tracing::warn!(
+                alarm = id, %service,
+                "an alarm holds this service: `exocom quarantine show {service}`, then discard and release"
+            ),
+            Err(error) => {
+                tracing::error!(alarm = id, %service, error, "an alarm could not hold this service")
+            }
+        }
     }
 
     async fn add_by(
@@ -347,6 +400,20 @@ impl QuarantineDesk {
             }
         }
     }
+}
+
+/// Whether an alarm says that its sender does more than it should. That a receiver is slow, or somebody silent, is no reason
+/// to hold anybody.
+fn is_too_much(alarm: &Alarm) -> bool {
+    let is_of_sender = matches!(
+        alarm.stream.measure,
+        Measure::Messages | Measure::Denials | Measure::OverLimit
+    );
+    let is_more = matches!(
+        alarm.finding.kind,
+        AlarmKind::Burst | AlarmKind::More | AlarmKind::NewFlow | AlarmKind::OverLimit
+    );
+    is_of_sender && is_more
 }
 
 fn shown(held: &HeldMessage, now_ms: u64) -> HeldMessageStatus {

@@ -304,6 +304,54 @@ async fn a_held_service_gets_nothing_new_and_what_it_owes_is_refused() {
 }
 
 #[tokio::test]
+async fn an_alarm_holds_whom_the_policy_says_and_not_more_than_may_be() {
+    let limited = "limits = {rate = \"1/h\", burst = 5}\n";
+    let section =
+        |service: &str, more: &str| format!("[service.{service}]\nsends = [\"todos.list\"]\n{limited}{more}");
+    let on_alarm = "on-alarm = \"quarantine\"\n";
+    let policy = format!(
+        "version = 1\ntrust-domain = \"todo.example\"\n{}{}{}[service.todos]\nreceives = [\"todos.list\"]\n",
+        section("first", ""),
+        section("second", on_alarm),
+        section("third", on_alarm)
+    );
+    let broker = Broker::dev(&policy);
+    let mut clients = Vec::new();
+    for service in ["first", "second", "third"] {
+        let client = broker.client(service).await;
+        for _ in 0..20 {
+            client.publish("todos.list", "x".into()).await.unwrap();
+        }
+        round_trip(&client).await;
+        clients.push(client);
+    }
+    let open = || {
+        let list = shown(&broker, &["alarms", "list", "--json"]);
+        list["alarms"].as_array().expect("a list").len()
+    };
+    wait_until("all alarms", || open() == 3).await;
+    wait_until("one to be held", || broker.status()["held"] == 1).await;
+    wait_until("the line about the cap", || {
+        broker.log().contains("quarantine-max")
+    })
+    .await;
+    let held = shown(&broker, &["quarantine", "list", "--json"])["held"].clone();
+    assert_eq!(held.as_array().expect("a list").len(), 1, "{held}");
+    let alarm = held[0]["alarm"].as_u64().expect("which alarm did it").to_string();
+    let alarm = shown(&broker, &["alarms", "show", &alarm, "--json"]);
+    let service = held[0]["service"].as_str().expect("text").to_owned();
+    assert!(["second", "third"].contains(&&*service), "{held}");
+    assert!(alarm.to_string().contains(&service), "{alarm}");
+    let client = &clients[if service == "second" { 1 } else { 2 }];
+    assert_eq!(ask(client, "todos.list").await, quarantined());
+    done(
+        &broker,
+        &["quarantine", "release", &service, "--reason", "a load test"],
+    );
+    assert_eq!(broker.status()["held"], 0);
+}
+
+#[tokio::test]
 async fn a_part_of_a_services_messages_can_be_held() {
     let broker = Broker::dev(POLICY);
     let (web, todos) = (broker.client("web").await, broker.client("todos").await);

@@ -196,6 +196,12 @@ fn line(change: &Change) -> (String, String) {
                 format!("limits {} -> {}", value(old), value(new)),
             )
         }
+        Change::OnAlarm {
+            service, old, new, ..
+        } => (
+            format!("service {service}"),
+            format!("on-alarm {} -> {}", old.as_str(), new.as_str()),
+        ),
         Change::Operator {
             operator, may, rule, ..
         } => (format!("operator {operator}"), format!("may {may}  ({rule})")),

@@ -143,6 +143,7 @@ fn any_policy(dice: &mut Dice) -> Policy {
             "",
             "limits = {rate = \"1/s\"}\n",
             "limits = {rate = \"1/s\", burst = 2}\n",
+            "on-alarm = \"quarantine\"\n",
         ]));
         for (key, count_max) in [("sends", 3), ("receives", 3), ("receives-except", 2)] {
             let mut patterns = dice.patterns(count_max);
@@ -336,6 +337,19 @@ fn check_change(change: &Change, old: &Policy, new: &Policy, seed: u64) {
             assert_eq!(
                 (written(old), written(new)),
                 (told_old.clone(), told_new.clone()),
+                "seed {seed}: {change:?}"
+            );
+        }
+        Change::OnAlarm {
+            service,
+            old: told_old,
+            new: told_new,
+            ..
+        } => {
+            let does = |policy: &Policy| Some(policy.service(service)?.on_alarm());
+            assert_eq!(
+                (does(old), does(new)),
+                (Some(*told_old), Some(*told_new)),
                 "seed {seed}: {change:?}"
             );
         }
