@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ALARM_STREAMS_MAX, ALARMS_KEPT_MAX};
@@ -166,13 +167,16 @@ struct Limited {
     unix_s: u64,
 }
 
+/// What was counted in a tick.
+type Counts = HashMap<Stream, u64, RandomState>;
+
 /// What is kept over a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Learned {
     /// The first tick ever.
     first_tick: u64,
-    counted: HashMap<Stream, Counted>,
-    measured: HashMap<Stream, Measured>,
+    counted: HashMap<Stream, Counted, RandomState>,
+    measured: HashMap<Stream, Measured, RandomState>,
     limited: BTreeMap<Stream, Limited>,
     /// Until when each is muted, in seconds since 1970.
     muted: BTreeMap<Stream, u64>,
@@ -187,7 +191,7 @@ pub struct Desk {
     learned: Learned,
     before: Arc<BTreeMap<FlowKey, FlowTotals>>,
     /// Handshakes that were refused in the tick under way.
-    refused: HashMap<Stream, u64>,
+    refused: Counts,
     /// Whether the next totals only say where counting starts.
     is_starting: bool,
     events: Vec<(Step, u64)>,
@@ -200,7 +204,7 @@ impl Desk {
             pace,
             learned: Learned::default(),
             before: Arc::default(),
-            refused: HashMap::new(),
+            refused: Counts::default(),
             is_starting: true,
             events: Vec::new(),
         }
@@ -244,18 +248,23 @@ impl Desk {
             return;
         }
         let mut counts = self.take_refused();
+        let before = std::mem::replace(&mut self.before, Arc::clone(&totals));
+        // Both are sorted: those of the tick before are met on the way.
+        let mut known = before.iter().peekable();
         for (key, now) in &*totals {
-            let before = self.before.get(key).copied().unwrap_or_default();
+            while known.next_if(|(known, _)| *known < key).is_some() {}
+            let before = known.next_if(|(known, _)| *known == key);
+            let before = before.map_or_else(FlowTotals::default, |(_, before)| *before);
             if *now != before {
-                self.compare(key, &before, now, &mut counts);
+                self.compare(tick, key, &before, now, &mut counts);
             }
         }
-        self.before = totals;
         for (stream, &count) in &counts {
             self.observe(stream, tick, u32::try_from(count).unwrap_or(u32::MAX));
         }
+        // Those that were heard are due at the next tick.
         let silent = self.learned.counted.iter();
-        let due = silent.filter(|(stream, counted)| counted.due <= tick && !counts.contains_key(stream));
+        let due = silent.filter(|(_, counted)| counted.due <= tick);
         let due: Vec<_> = due.map(|(stream, _)| stream.clone()).collect();
         for stream in due {
             self.observe(&stream, tick, 0);
@@ -314,33 +323,39 @@ impl Desk {
         (streams, self.pace.unix_s(self.learned.first_tick))
     }
 
-    /// Sorts out what has changed in a flow.
+    /// Sorts out what has changed in a flow. `counts` are of what several flows share.
     fn compare(
         &mut self,
+        tick: u64,
         key: &FlowKey,
         before: &FlowTotals,
         now: &FlowTotals,
-        counts: &mut HashMap<Stream, u64>,
+        counts: &mut Counts,
     ) {
         let more = |of: fn(&FlowTotals) -> u64| of(now).saturating_sub(of(before));
         let messages = more(|totals| totals.messages);
-        let each = [
-            (Stream::of(Measure::Messages, key), messages),
-            (Stream::denials(key), more(|totals| totals.denied)),
-            (Stream::of(Measure::Dropped, key), more(|totals| totals.dropped)),
+        for (measure, count) in [
+            (Measure::Messages, messages),
+            (Measure::Dropped, more(|totals| totals.dropped)),
             (
-                Stream::of(Measure::Unanswered, key),
+                Measure::Unanswered,
                 more(|totals| totals.unanswered + totals.no_receiver),
             ),
-        ];
-        for (stream, count) in each.into_iter().filter(|(_, count)| *count > 0) {
-            *counts.entry(stream).or_default() += count;
+        ] {
+            if count > 0 {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                self.observe(&Stream::of(measure, key), tick, count);
+            }
+        }
+        let denied = more(|totals| totals.denied);
+        if denied > 0 {
+            *counts.entry(Stream::denials(key)).or_default() += denied;
         }
         let responses = more(|totals| totals.responses);
         let response_ms = more(|totals| totals.response_us_sum) as f64 / 1_000.0;
-        self.gather(Stream::of(Measure::ResponseTime, key), response_ms, responses);
+        self.gather(Measure::ResponseTime, key, response_ms, responses);
         let bytes = more(|totals| totals.bytes) as f64;
-        self.gather(Stream::of(Measure::PayloadSize, key), bytes, messages);
+        self.gather(Measure::PayloadSize, key, bytes, messages);
     }
 
     fn has_room(&self) -> bool {
@@ -353,8 +368,12 @@ impl Desk {
         counted.len() + measured.len() + limited.len() < ALARM_STREAMS_MAX
     }
 
-    fn gather(&mut self, stream: Stream, sum: f64, messages: u64) {
-        if messages == 0 || (!self.has_room() && !self.learned.measured.contains_key(&stream)) {
+    fn gather(&mut self, measure: Measure, key: &FlowKey, sum: f64, messages: u64) {
+        if messages == 0 {
+            return;
+        }
+        let stream = Stream::of(measure, key);
+        if !self.has_room() && !self.learned.measured.contains_key(&stream) {
             return;
         }
         let measured = self.learned.measured.entry(stream).or_default();

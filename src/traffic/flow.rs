@@ -251,7 +251,8 @@ struct Counted {
     taken: FlowSent,
 }
 
-type CountersByKey = HashMap<(Arc<str>, Option<Arc<str>>), Counted, foldhash::fast::RandomState>;
+/// By message name and receiver, sorted, since those who read them all want them so.
+type CountersByKey = BTreeMap<(Arc<str>, Option<Arc<str>>), Counted>;
 
 /// The flows that one connection sends.
 #[derive(Debug)]
@@ -434,11 +435,22 @@ impl FlowRegistry {
     /// The totals of every flow since the start, in the order of their keys.
     pub fn totals(&self) -> BTreeMap<FlowKey, FlowTotals> {
         let books = self.books.lock();
-        let mut all = books.kept.clone();
+        let kept = books.kept.iter().map(|(key, totals)| (key.clone(), *totals));
+        let mut all: Vec<_> = kept.collect();
         for book in books.open.values() {
-            book.add_to(&mut |key, totals| all.entry(key).or_default().add(totals));
+            book.add_to(&mut |key, totals| all.push((key, *totals)));
         }
-        all
+        drop(books);
+        // Each book is sorted: sorting finds these runs, and merges them.
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.dedup_by(|(later, more), (key, totals)| {
+            let is_same = later == key;
+            if is_same {
+                totals.add(more);
+            }
+            is_same
+        });
+        all.into_iter().collect()
     }
 }
 

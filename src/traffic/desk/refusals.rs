@@ -3,10 +3,10 @@
 //! Strangers have addresses without end. So many are watched apart; for a new one the address goes that was quiet for
 //! the longest, and what comes from more of them at once is one series of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::limits::ALARM_ADDRESSES_MAX;
-use crate::traffic::desk::{Desk, Measure, Stream};
+use crate::traffic::desk::{Counts, Desk, Measure, Stream};
 
 /// The name of what comes from further addresses.
 const OTHERS: &str = "other addresses";
@@ -62,7 +62,7 @@ impl Desk {
     }
 
     /// What was refused in this tick, of which the detectors have not heard yet.
-    pub(super) fn take_refused(&mut self) -> HashMap<Stream, u64> {
+    pub(super) fn take_refused(&mut self) -> Counts {
         std::mem::take(&mut self.refused)
     }
 
