@@ -288,6 +288,7 @@ fn every_key_of_the_configuration_is_documented() {
         {
             let field = line
                 .trim_start_matches("pub ")
+                .trim_start_matches("pub(super) ")
                 .split_once(':')
                 .expect("a field")
                 .0;

@@ -77,8 +77,12 @@ fn shape(text: &str) -> String {
             shape.push(char);
         }
     }
-    // Minutes and seconds, or seconds alone; a version of a policy.
+    // A number with a fraction, or without; minutes and seconds, or seconds alone; a version of a policy.
+    while shape.contains("0.0") {
+        shape = shape.replace("0.0", "0");
+    }
     shape
+        .replace("KiB/s", "B/s")
         .replace("0m0s", "0s")
         .split(' ')
         .map(|word| if is_version(word) { "VERSION" } else { word })

@@ -141,7 +141,7 @@ fn a_policys_mistake_is_shown_with_its_place_and_remedy() {
 5 | send = []
   | ^^^^
   |
-  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except, limits
+  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except, limits, on-alarm
 
 bad.toml: refused, 1 finding
 "#;
@@ -157,7 +157,7 @@ bad.toml: refused, 1 finding
             "line": 5,
             "column": 1,
             "message": "\"send\" is not a key of a service",
-            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except, limits",
+            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except, limits, on-alarm",
             "related": null,
         }],
     });
