@@ -15,6 +15,7 @@ use super::inventory::{self, Kind, Listed};
 use super::p12::P12Args;
 use super::revoke::{RevokeArgs, RevokedArgs, UnrevokeArgs};
 use super::show::ShowArgs;
+use crate::cli::answer::print_json;
 use crate::limits::{CERT_LIFE_DAYS_ISSUED, CERT_LIFE_DAYS_MAX};
 
 const DAY_S: i64 = 86_400;
@@ -198,8 +199,7 @@ pub fn run(
             let rows = listed.iter().map(|listed| Row::new(listed, now_unix_s));
             let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
             if *json {
-                serde_json::to_writer_pretty(&mut *out, &rows)?;
-                writeln!(out)?;
+                print_json(out, &rows)?;
             } else {
                 print_table(&rows, out)?;
             }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod alarms;
+pub mod answer;
 pub mod audit;
 pub mod authority;
 pub mod bench;
@@ -18,6 +19,7 @@ pub mod revoke;
 pub mod serve;
 pub mod show;
 pub mod status;
+pub mod time;
 pub mod top;
 pub mod why;
 

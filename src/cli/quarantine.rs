@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::tell;
 use crate::console::quarantine::{QuarantineAnswer, QuarantineVerb};
 use crate::wire::name::Pattern;
 
@@ -80,20 +81,7 @@ struct Order {
 /// Does it.
 pub fn run(args: &QuarantineArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let answer: QuarantineAnswer = args.admin.post("/v1/quarantine", &args.command.verb())?;
-    let is_refused = matches!(answer, QuarantineAnswer::Refused { .. });
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &answer)?;
-        writeln!(out)?;
-    } else if is_refused {
-        write!(err, "exocom: {}", answer.to_text())?;
-    } else {
-        write!(out, "{}", answer.to_text())?;
-    }
-    Ok(if is_refused {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(tell(&answer, args.json, out, err)?)
 }
 
 impl Command {

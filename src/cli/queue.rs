@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::tell;
 use crate::console::queue::{QueueAnswer, QueueVerb};
 
 /// Looks after tracked messages: queues and dead letters.
@@ -76,20 +77,7 @@ struct Which {
 /// Does it.
 pub fn run(args: &QueueArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let answer: QueueAnswer = args.admin.post("/v1/queue", &args.command.verb())?;
-    let refused = matches!(answer, QueueAnswer::Refused { .. });
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &answer)?;
-        writeln!(out)?;
-    } else if refused {
-        write!(err, "exocom: {}", answer.to_text())?;
-    } else {
-        write!(out, "{}", answer.to_text())?;
-    }
-    Ok(if refused {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(tell(&answer, args.json, out, err)?)
 }
 
 impl Command {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::tell;
 use crate::console::revoked::{RevokeAnswer, RevokeVerb};
 use crate::identity::revoked::Target;
 
@@ -102,19 +103,6 @@ impl RevokedArgs {
 impl OutputArgs {
     fn tell(&self, verb: &RevokeVerb, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let answer: RevokeAnswer = self.admin.post("/v1/revoked", verb)?;
-        let is_refused = matches!(answer, RevokeAnswer::Refused { .. });
-        if self.json {
-            serde_json::to_writer_pretty(&mut *out, &answer)?;
-            writeln!(out)?;
-        } else if is_refused {
-            write!(err, "exocom: {}", answer.to_text())?;
-        } else {
-            write!(out, "{}", answer.to_text())?;
-        }
-        Ok(if is_refused {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(tell(&answer, self.json, out, err)?)
     }
 }

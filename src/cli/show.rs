@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::answer::print_json;
 use crate::cli::certs::date;
 use crate::cli::inventory::root_of;
 use crate::cli::serve::read_config;
@@ -88,8 +89,7 @@ impl ShowArgs {
             asked,
         };
         if self.json {
-            serde_json::to_writer_pretty(&mut *out, &shown)?;
-            writeln!(out)?;
+            print_json(out, &shown)?;
         } else {
             shown.print(out)?;
         }

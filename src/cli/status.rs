@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::print_json;
 use crate::console::figures::{SortBy, Wanted};
 use crate::console::status::Status;
 use crate::limits::STATUS_ROWS;
@@ -64,8 +65,7 @@ impl RowArgs {
 pub fn run(args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let status: Status = args.admin.get(&path(&args.rows.wanted())?)?;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &status)?;
-        writeln!(out)?;
+        print_json(out, &status)?;
     } else {
         write!(out, "{}", status.to_text())?;
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use clap::Args;
 
-use crate::cli::audit::{Row, Rows, Where, each_entry, first_since, point_in_time, print_rows};
+use crate::cli::audit::{Row, Rows, Where, each_entry, first_since, print_rows};
+use crate::cli::time::point_in_time;
 use crate::limits::AUDIT_CHAPTER_MS;
 
 /// Denials that are shown, the last ones.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::console::answer::Answer;
 use crate::identity::{Identity, Role};
 use crate::limits::{ADMIN_TEXT_BYTES_MAX, LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::policy::{Capability, Policy};
@@ -114,6 +115,16 @@ pub struct Done<T> {
     pub answer: T,
     /// What was done, or why nothing was, in a few words without line breaks.
     pub outcome: Result<String, String>,
+}
+
+impl<T: Answer> Done<T> {
+    /// What the answer itself says became of it.
+    pub fn of(answer: T) -> Self {
+        Self {
+            outcome: answer.outcome(),
+            answer,
+        }
+    }
 }
 
 /// Why an operator may not. Sent to them as it is.

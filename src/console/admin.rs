@@ -296,8 +296,7 @@ async fn queue(
                 "this broker has no store; add [store] with folder = \"store\" to its configuration",
             ),
         };
-        let outcome = answer.outcome();
-        Done { answer, outcome }
+        Done::of(answer)
     };
     caller.action(&headers, asked, work).await
 }
@@ -310,8 +309,7 @@ async fn revoked(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.revoke)(verb, caller.named(&headers).name()).await;
-        let outcome = answer.outcome();
-        Done { answer, outcome }
+        Done::of(answer)
     };
     caller.action(&headers, asked, work).await
 }
@@ -324,8 +322,7 @@ async fn policy(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.policy)(verb, caller.named(&headers).name()).await;
-        let outcome = answer.outcome();
-        Done { answer, outcome }
+        Done::of(answer)
     };
     caller.action(&headers, asked, work).await
 }
@@ -338,8 +335,7 @@ async fn alarms(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.alarms)(verb, caller.named(&headers).name());
-        let outcome = answer.outcome();
-        Done { answer, outcome }
+        Done::of(answer)
     };
     caller.action(&headers, asked, work).await
 }
@@ -352,8 +348,7 @@ async fn quarantine(
     let asked = verb.asked();
     let work = async {
         let answer = (caller.access.quarantine)(verb, caller.named(&headers).name()).await;
-        let outcome = answer.outcome();
-        Done { answer, outcome }
+        Done::of(answer)
     };
     caller.action(&headers, asked, work).await
 }

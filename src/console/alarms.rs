@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::answer::Answer;
 use crate::console::status::rfc3339;
 use crate::policy::Capability;
 use crate::traffic::desk::{Alarm, Stream};
@@ -94,21 +95,15 @@ impl AlarmAnswer {
             reason: format!("there is no alarm {id}; `exocom alarms list --all` shows those that are kept"),
         }
     }
+}
 
-    /// What was done, or why not, for the log.
-    pub fn outcome(&self) -> Result<String, String> {
+impl Answer for AlarmAnswer {
+    fn outcome(&self) -> Result<String, String> {
         match self {
             Self::Alarms { .. } | Self::Alarm(_) => Ok("shown".to_owned()),
             Self::Done { what } => Ok(what.clone()),
             Self::Refused { reason } => Err(reason.clone()),
         }
-    }
-
-    /// The answer as text for people.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("a String takes all text");
-        text
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {

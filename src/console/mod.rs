@@ -6,6 +6,7 @@
 pub mod action;
 pub mod admin;
 pub mod alarms;
+pub mod answer;
 pub mod client;
 pub mod figures;
 pub mod metrics;

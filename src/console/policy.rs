@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::answer::Answer;
 use crate::console::shadow::ShadowReport;
 use crate::console::status::rfc3339;
 use crate::policy::Capability;
@@ -146,9 +147,8 @@ impl PolicyVerb {
     }
 }
 
-impl PolicyAnswer {
-    /// What was done, or why not, for the log.
-    pub fn outcome(&self) -> Result<String, String> {
+impl Answer for PolicyAnswer {
+    fn outcome(&self) -> Result<String, String> {
         match self {
             Self::Policy { .. } | Self::Log { .. } => Ok("shown".to_owned()),
             Self::Applied { to, .. } => Ok(format!("{to} is in force")),
@@ -156,13 +156,6 @@ impl PolicyAnswer {
             Self::Shadow(report) => Ok(report.outcome()),
             Self::Refused { reason } => Err(reason.lines().next().unwrap_or_default().to_owned()),
         }
-    }
-
-    /// The answer as text for people.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("a String takes all text");
-        text
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::answer::Answer;
 use crate::console::status::rfc3339;
 use crate::policy::Capability;
 use crate::policy::quarantine::{Hold, what};
@@ -146,21 +147,13 @@ impl QuarantineVerb {
     }
 }
 
-impl QuarantineAnswer {
-    /// What was done, or why not, for the log.
-    pub fn outcome(&self) -> Result<String, String> {
+impl Answer for QuarantineAnswer {
+    fn outcome(&self) -> Result<String, String> {
         match self {
             Self::List { .. } | Self::Held { .. } => Ok("shown".to_owned()),
             Self::Done { what, .. } => Ok(what.clone()),
             Self::Refused { reason } => Err(reason.clone()),
         }
-    }
-
-    /// The answer as text for people.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("a String takes all text");
-        text
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::answer::Answer;
 use crate::policy::Capability;
 
 /// What an operator asks.
@@ -109,15 +110,6 @@ impl QueueVerb {
 }
 
 impl QueueAnswer {
-    /// What was done, or why not, for the log.
-    pub fn outcome(&self) -> Result<String, String> {
-        match self {
-            Self::Queues { .. } | Self::Message(_) => Ok("shown".to_owned()),
-            Self::Changed { count } => Ok(format!("{count} done")),
-            Self::Refused { reason } => Err(reason.clone()),
-        }
-    }
-
     /// It was not done, for this reason.
     pub fn refused(reason: &str) -> Self {
         Self::Refused {
@@ -181,12 +173,13 @@ pub struct MessageStatus {
     pub payload: Option<String>,
 }
 
-impl QueueAnswer {
-    /// The answer as text for people.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("a String takes all text");
-        text
+impl Answer for QueueAnswer {
+    fn outcome(&self) -> Result<String, String> {
+        match self {
+            Self::Queues { .. } | Self::Message(_) => Ok("shown".to_owned()),
+            Self::Changed { count } => Ok(format!("{count} done")),
+            Self::Refused { reason } => Err(reason.clone()),
+        }
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {

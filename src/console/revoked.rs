@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::console::action::Asked;
+use crate::console::answer::Answer;
 use crate::console::status::rfc3339;
 use crate::identity::revoked::{Revocation, Target};
 use crate::policy::Capability;
@@ -81,9 +82,8 @@ impl RevokeVerb {
     }
 }
 
-impl RevokeAnswer {
-    /// What was done, or why not, for the log.
-    pub fn outcome(&self) -> Result<String, String> {
+impl Answer for RevokeAnswer {
+    fn outcome(&self) -> Result<String, String> {
         match self {
             Self::List { .. } => Ok("shown".to_owned()),
             Self::Changed {
@@ -91,13 +91,6 @@ impl RevokeAnswer {
             } => Ok(format!("done, {connections_ended} connections ended")),
             Self::Refused { reason } => Err(reason.clone()),
         }
-    }
-
-    /// The answer as text for people.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        self.write_text(&mut text).expect("a String takes all text");
-        text
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::console::action::{Gate, Who};
 use crate::console::admin::{Access, PolicyOrders, QueueOrders, answer};
+use crate::console::answer::Answer;
 use crate::console::policy::PolicyVerb;
 use crate::identity::Identity;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_STRANGER_MS_MAX, ADMIN_STRANGERS_MAX};
@@ -70,7 +71,7 @@ fn policy_orders(shared: &Arc<Shared>, passage: Passage) -> PolicyOrders {
         Box::pin(async move {
             let (is_change, is_stop) = (verb.is_change(), matches!(verb, PolicyVerb::ShadowStop { .. }));
             let answer = Arc::clone(&shared).carry_out_policy(verb, who).await;
-            if is_change && answer.outcome().is_ok() {
+            if is_change && !answer.is_refused() {
                 passage.wait().await;
                 if is_stop {
                     // Now all is counted that there was to count.

@@ -13,31 +13,19 @@ use exocom::audit::tree::{Hash, check_consistency};
 use exocom::disk::audit::{Archive, AuditLog, Tree};
 use exorelay::{Event, Options};
 
+use crate::config::config;
 use crate::support::{Broker, EXOCOM, Raw, TODO_POLICY, wait_for, wait_until};
 
-const CONFIG: &str = r#"
-version = 1
-policy = "policy.toml"
-admin-socket = "admin.sock"
-
-[tls]
-certificate = "certs/server.pem"
-key = "certs/server.key"
-
-[listener.main]
-address = "127.0.0.1:0"
-roots = ["certs/ca.pem"]
-
+const CONFIG: &str = config!(
+    r#"
 [store]
 folder = "store"
-
-[limits]
-lame-duck-ms = 0
 
 [audit]
 folder = "trail"
 interval-s = 1
-"#;
+"#
+);
 
 /// Asks, and gives the answer.
 fn ask(raw: &mut Raw, payload: &str) -> String {

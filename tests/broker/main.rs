@@ -16,6 +16,7 @@ mod cli;
 mod clients_js;
 mod clients_python;
 mod clients_rust;
+mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::config::config;
 use crate::support::{Broker, EXOCOM, Raw, client_tls, wait_for};
 
 const POLICY: &str = r#"
@@ -37,28 +38,15 @@ may = []
 may = ["quarantine"]
 "#;
 
-pub const CONFIG: &str = r#"
-version = 1
-policy = "policy.toml"
-admin-socket = "admin.sock"
-
-[tls]
-certificate = "certs/server.pem"
-key = "certs/server.key"
-
+pub const CONFIG: &str = config!(
+    r#"
 [admin]
 listen = "127.0.0.1:0"
 
-[listener.main]
-address = "127.0.0.1:0"
-roots = ["certs/ca.pem"]
-
 [store]
 folder = "store"
-
-[limits]
-lame-duck-ms = 0
-"#;
+"#
+);
 
 fn broker() -> (Broker, SocketAddr) {
     let broker = Broker::serve(POLICY, CONFIG);

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use crate::config::config;
 use crate::support::{Broker, EXOCOM, wait_for};
 
 const POLICY: &str = r#"
@@ -33,36 +34,22 @@ receives = ["few"]
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn config(port: u16) -> String {
-    format!(
+    config!(
         r#"
-version = 1
-policy = "policy.toml"
-admin-socket = "admin.sock"
-
-[tls]
-certificate = "certs/server.pem"
-key = "certs/server.key"
-
-[listener.main]
-address = "127.0.0.1:0"
-roots = ["certs/ca.pem"]
-
-[limits]
-lame-duck-ms = 0
-
 [audit]
 folder = "trail"
 interval-s = 1
-witnesses = ["https://localhost:{port}/checkpoints"]
+witnesses = ["https://localhost:PORT/checkpoints"]
 
 [alarms]
-webhook = "https://localhost:{port}/alarms"
+webhook = "https://localhost:PORT/alarms"
 webhook-secret = "secret"
 
 [https]
 roots = ["certs/ca.pem"]
 "#
     )
+    .replace("PORT", &port.to_string())
 }
 
 /// One call that a server has had.

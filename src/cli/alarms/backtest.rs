@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::cli::alarms::series::{Row, Series, SeriesError};
+use crate::cli::answer::print_json;
 use crate::limits::{BACKTEST_GAP_TICKS_MAX, BACKTEST_ROWS_ALIKE_MAX};
 use crate::traffic::alarm::{Finding, Unit};
 use crate::traffic::count::{Change, CountDetector, Sensitivity};
@@ -120,8 +121,7 @@ pub(super) fn run(args: &BacktestArgs, out: &mut dyn Write) -> anyhow::Result<Ex
         outcome.files.push(file);
     }
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &outcome)?;
-        writeln!(out)?;
+        print_json(out, &outcome)?;
     }
     Ok(ExitCode::SUCCESS)
 }

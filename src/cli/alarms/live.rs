@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::tell;
+use crate::cli::time::seconds;
 use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 
 /// How a running broker is asked.
@@ -83,27 +85,5 @@ pub(super) fn run(
         }
     };
     let answer: AlarmAnswer = live.admin.post("/v1/alarms", &verb)?;
-    let refused = matches!(answer, AlarmAnswer::Refused { .. });
-    if live.json {
-        serde_json::to_writer_pretty(&mut *out, &answer)?;
-        writeln!(out)?;
-    } else if refused {
-        write!(err, "exocom: {}", answer.to_text())?;
-    } else {
-        write!(out, "{}", answer.to_text())?;
-    }
-    Ok(if refused {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
-    let parsed = units.into_iter().find_map(|(unit, times)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(times)
-    });
-    parsed.ok_or_else(|| "write a number and a unit, such as 30m, 8h or 7d".to_owned())
+    Ok(tell(&answer, live.json, out, err)?)
 }

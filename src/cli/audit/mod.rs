@@ -17,7 +17,7 @@ use crate::audit::key::PublicKey;
 use crate::cli::serve::read_config;
 use crate::disk::audit::Archive;
 
-pub(super) use query::{each_entry, first_since, point_in_time, print_rows};
+pub(super) use query::{each_entry, first_since, print_rows};
 pub(super) use rows::{Row, Rows};
 pub(super) use sums::{denials_since, sums_since};
 

@@ -4,20 +4,17 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Where;
 use super::rows::{Row, Rows};
 use crate::audit::Entry;
 use crate::audit::tile::WIDTH;
 use crate::cli::serve::runtime;
+use crate::cli::time::{point_in_time, time_text};
 use crate::disk::audit::Archive;
 use crate::limits::AUDIT_CHAPTER_MS;
-use crate::net::clock::Clock;
 use crate::wire::name::{MessageName, Pattern};
 
 /// How often `tail --follow` looks for new entries, in milliseconds.
@@ -249,68 +246,4 @@ pub(in crate::cli) fn first_since(archive: &Archive, since_unix_ms: u64, size: u
 
 fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(text).map_err(|error| error.to_string())
-}
-
-/// A time, or how long ago, in milliseconds since 1970.
-pub(in crate::cli) fn point_in_time(text: &str) -> Result<u64, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
-    let ago = units.iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(*seconds)
-    });
-    let now_s = u64::try_from(Clock::unix_s()).unwrap_or_default();
-    if let Some(ago_s) = ago {
-        return Ok(now_s.saturating_sub(ago_s).saturating_mul(1000));
-    }
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .context("time")
-        .and_then(|time| Ok(u64::try_from(time.unix_timestamp_nanos() / 1_000_000)?));
-    time.map_err(|_| {
-        "write a time such as 2026-01-31T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d".to_owned()
-    })
-}
-
-/// A time for people, in UTC.
-pub(super) fn time_text(unix_ms: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000);
-    let text = time.ok().map(|time| {
-        let (date, clock) = (time.date(), time.time());
-        format!(
-            "{date}T{:02}:{:02}:{:02}.{:03}Z",
-            clock.hour(),
-            clock.minute(),
-            clock.second(),
-            clock.millisecond()
-        )
-    });
-    text.unwrap_or_else(|| format!("{unix_ms} ms"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_and_shown() {
-        assert_eq!(point_in_time("2026-01-31T12:00:00Z"), Ok(1_769_860_800_000));
-        assert_eq!(
-            point_in_time("2026-01-31T13:00:00.5+01:00"),
-            Ok(1_769_860_800_500)
-        );
-        assert_eq!(time_text(1_769_860_800_007), "2026-01-31T12:00:00.007Z");
-        let now_ms = u64::try_from(Clock::unix_s()).unwrap() * 1000;
-        let ago = now_ms - point_in_time("2h").unwrap();
-        assert!((7_190_000..=7_200_000).contains(&ago), "{ago}");
-        for wrong in [
-            "",
-            "yesterday",
-            "5",
-            "d",
-            "-1d",
-            "1969-01-31T12:00:00Z",
-            "99999999999999999999d",
-        ] {
-            assert!(point_in_time(wrong).is_err(), "{wrong}");
-        }
-    }
 }

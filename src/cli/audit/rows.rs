@@ -9,7 +9,7 @@ use crate::audit::record::NamedFlow;
 use crate::audit::{Entry, Record};
 use crate::wire::printable;
 
-use super::query::time_text;
+use crate::cli::time::time_text;
 
 /// How much of an entry that is no record of this version is shown, in bytes.
 const SHOWN_BYTES_MAX: usize = 500;

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::Where;
 use super::sums::{Names, each_flow};
-use super::{Where, point_in_time};
 use crate::audit::record::FlowCount;
+use crate::cli::time::point_in_time;
 use crate::limits::AUDIT_ROUND_MS;
 
 /// Of one series, what is kept before it is appended to its file, in bytes.

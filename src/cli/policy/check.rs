@@ -12,7 +12,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::test::tell_failures;
-use super::{REFUSED, Streams, UNUSABLE, counted, print_json, shown, unusable};
+use super::{REFUSED, Streams, UNUSABLE, counted, shown, unusable};
+use crate::cli::answer::print_json;
 use crate::policy::{Diagnostics, Policy};
 use crate::policy_files::{LoadError, load_expectations, load_sources};
 use crate::review::{Verdict, judge};

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{REFUSED, Streams, counted, load, print_json, unusable};
+use super::{REFUSED, Streams, counted, load, unusable};
+use crate::cli::answer::print_json;
 use crate::policy::Policy;
 use crate::review::{Change, Diff, Effect, Listeners, diff};
 

@@ -16,6 +16,7 @@ use super::live::{Live, failed, in_force, named};
 use super::test::tell_failures;
 use super::{REFUSED, Streams};
 use crate::cli::admin::AdminArgs;
+use crate::console::answer::Answer;
 use crate::console::policy::PolicyAnswer;
 use crate::policy::{Policy, Source};
 use crate::policy_files::{load_expectations, load_files, load_sources, replace, replace_all};

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{REFUSED, Streams, load, print_json, unusable};
+use super::{REFUSED, Streams, load, unusable};
+use crate::cli::answer::print_json;
 use crate::cli::serve::read_config;
 use crate::policy::{Action, Delivery, Kind, Policy, Service, Terms};
 use crate::review::{Edit, EditVerb, Explanation, Reach, explain};

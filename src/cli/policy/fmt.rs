@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{REFUSED, Streams, counted, print_json, unusable};
+use super::{REFUSED, Streams, counted, unusable};
+use crate::cli::answer::print_json;
 use crate::policy_files::{load_sources, replace};
 use crate::review::layout;
 

@@ -12,8 +12,11 @@ use clap::Args;
 use super::diff::text;
 use super::edit::ask;
 use super::test::tell_failures;
-use super::{NoPolicy, REFUSED, Streams, print_json, unusable};
+use super::{NoPolicy, REFUSED, Streams, unusable};
 use crate::cli::admin::AdminArgs;
+use crate::cli::answer::{print_json, tell};
+use crate::cli::time::seconds;
+use crate::console::answer::Answer;
 use crate::console::client::AskError;
 use crate::console::policy::{PolicyAnswer, PolicyVerb};
 use crate::policy::{Policy, Source};
@@ -50,7 +53,7 @@ pub struct ApplyArgs {
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Take the old policy back after this time, 1s to 1d, unless it is confirmed
-    #[arg(long, value_name = "TIME", value_parser = time_ms)]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     confirm_within: Option<u64>,
     #[command(flatten)]
     change: Change,
@@ -163,7 +166,7 @@ pub(super) fn apply(args: &ApplyArgs, streams: &mut Streams<'_>) -> io::Result<E
     change(
         (&policy, files),
         &live,
-        args.confirm_within,
+        args.confirm_within.map(|s| s.saturating_mul(1000)),
         &args.change,
         streams,
     )
@@ -345,19 +348,7 @@ pub(super) fn told(
         Ok(answer) => answer,
         Err(error) => return failed(&error, json, streams),
     };
-    let is_refused = matches!(answer, PolicyAnswer::Refused { .. });
-    if json {
-        print_json(streams.out, &answer)?;
-    } else if is_refused {
-        write!(streams.err, "{}", answer.to_text())?;
-    } else {
-        write!(streams.out, "{}", answer.to_text())?;
-    }
-    Ok(if is_refused {
-        ExitCode::from(REFUSED)
-    } else {
-        ExitCode::SUCCESS
-    })
+    tell(&answer, json, streams.out, streams.err)
 }
 
 /// There is no answer, or one to somebody who may not.
@@ -367,14 +358,4 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, streams: &mut Streams<'_
         Some(AskError::NotAllowed(_)) => ExitCode::from(REFUSED),
         _ => code,
     })
-}
-
-/// `90s`, `5m`, `1d`.
-fn time_ms(text: &str) -> Result<u64, String> {
-    let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    let time = units.iter().find_map(|(unit, ms)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(*ms)
-    });
-    time.ok_or_else(|| "write a whole number and s, m, h or d, such as 5m".to_owned())
 }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::cli::answer::print_json;
 use crate::policy::{Diagnostics, Policy, PolicyErrors};
 use crate::policy_files::{LoadError, load_sources};
 
@@ -135,11 +136,6 @@ fn unusable(error: &dyn Display, json: bool, streams: &mut Streams<'_>) -> io::R
         writeln!(streams.err, "error: {error}")?;
     }
     Ok(ExitCode::from(UNUSABLE))
-}
-
-fn print_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
 }
 
 fn shown(paths: &[PathBuf]) -> String {

@@ -11,8 +11,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::suggest::lines_of;
-use super::{REFUSED, Streams, load, print_json, unusable};
-use crate::cli::audit::{Where, point_in_time, sums_since};
+use super::{REFUSED, Streams, load, unusable};
+use crate::cli::answer::print_json;
+use crate::cli::audit::{Where, sums_since};
+use crate::cli::time::point_in_time;
 use crate::policy::Policy;
 use crate::review::{Otherwise, Replayed, Sent, Suggestions, TooIntricate, replay, suggest};
 

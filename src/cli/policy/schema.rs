@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Streams, print_json};
+use super::Streams;
+use crate::cli::answer::print_json;
 use crate::review::schema;
 
 /// Print the JSON Schema of a policy, for editors

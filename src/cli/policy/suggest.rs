@@ -12,10 +12,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::explain::told;
-use super::{Streams, load, print_json, unusable};
+use super::{Streams, load, unusable};
 use crate::cli::admin::AdminArgs;
-use crate::cli::audit::{configured_folder, denials_since, point_in_time};
+use crate::cli::answer::print_json;
+use crate::cli::audit::{configured_folder, denials_since};
 use crate::cli::serve::read_config;
+use crate::cli::time::point_in_time;
 use crate::console::figures::{SortBy, Wanted};
 use crate::console::status::Status;
 use crate::disk::audit::Archive;

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{REFUSED, Streams, counted, load, print_json, shown, unusable};
+use super::{REFUSED, Streams, counted, load, shown, unusable};
+use crate::cli::answer::print_json;
 use crate::policy_files::{load_expectations, load_files};
 use crate::review::{Verdict, judge};
 

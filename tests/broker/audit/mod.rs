@@ -12,6 +12,7 @@ use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use crate::config::config;
 use crate::support::{Broker, EXOCOM, PATIENCE, wait_for};
 
 const POLICY: &str = r#"
@@ -31,27 +32,14 @@ receives = ["todos.created", "nobody.home"]
 kind = "event"
 "#;
 
-const CONFIG: &str = r#"
-version = 1
-policy = "policy.toml"
-admin-socket = "admin.sock"
-
-[tls]
-certificate = "certs/server.pem"
-key = "certs/server.key"
-
-[listener.main]
-address = "127.0.0.1:0"
-roots = ["certs/ca.pem"]
-
-[limits]
-lame-duck-ms = 0
-
+const CONFIG: &str = config!(
+    r#"
 [audit]
 folder = "trail"
 interval-s = 1
 witnesses = ["witness"]
-"#;
+"#
+);
 
 /// `exocom audit …`: whether it succeeded, and its output.
 fn audit(folder: &Path, arguments: &[&str]) -> (bool, String) {

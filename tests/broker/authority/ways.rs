@@ -214,7 +214,6 @@ fn redelivering() {
     broker.change_policy(POLICY);
     drop(orders);
     let allowed = names(|_, receives| receives);
-    let held = (all.len() - allowed.len()) as u64;
     let mut orders = Client::of(&broker, "orders");
     orders
         .0
@@ -226,17 +225,7 @@ fn redelivering() {
     let taken = take(&mut orders, allowed.len());
     assert_eq!(named(&taken), allowed);
     say(&mut orders, &taken, "+ACK");
-    wait_for("what is allowed to be done, and the rest to wait", || {
-        queue(&broker) == (held, 0, 0)
-    });
-    assert_eq!(orders.hears(), Vec::<String>::new());
-    // With the grants they come, to whoever asks for them.
-    broker.change_policy(&wide());
-    let mut again = asks_for_each(&broker, true);
-    let taken = take(&mut again, held as usize);
-    assert_eq!(named(&taken), names(|_, receives| !receives));
-    say(&mut again, &taken, "+ACK");
-    wait_for("the end", || queue(&broker) == (0, 0, 0));
+    the_rest_comes_with_the_grants(&broker, orders, all.len() - allowed.len());
 }
 
 #[test]
@@ -275,18 +264,22 @@ fn replaying_dead_letters_by_those_operators_who_may() {
     }
     // What was replayed moves as the table says, whoever replays it.
     let allowed = names(|_, receives| receives);
-    let held = (all.len() - allowed.len()) as u64;
     let taken = take(&mut orders, allowed.len());
     assert_eq!(named(&taken), allowed);
     say(&mut orders, &taken, "+ACK");
+    the_rest_comes_with_the_grants(&broker, orders, all.len() - allowed.len());
+}
+
+/// What the policy does not allow waits, and comes with the grants to whoever asks for it.
+fn the_rest_comes_with_the_grants(broker: &Broker, mut orders: Client, held: usize) {
     wait_for("what is allowed to be done, and the rest to wait", || {
-        queue(&broker) == (held, 0, 0)
+        queue(broker) == (held as u64, 0, 0)
     });
     assert_eq!(orders.hears(), Vec::<String>::new());
     broker.change_policy(&wide());
-    let mut again = asks_for_each(&broker, true);
-    let taken = take(&mut again, held as usize);
+    let mut again = asks_for_each(broker, true);
+    let taken = take(&mut again, held);
     assert_eq!(named(&taken), names(|_, receives| !receives));
     say(&mut again, &taken, "+ACK");
-    wait_for("the end", || queue(&broker) == (0, 0, 0));
+    wait_for("the end", || queue(broker) == (0, 0, 0));
 }

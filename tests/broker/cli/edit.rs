@@ -1,11 +1,12 @@
-//! `exocom policy edit` of more than one file: of a folder, and of what a running broker has in force.
+//! `exocom policy edit` of a file, of a folder, and of what a running broker has in force.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use assert_cmd::Command;
 
-use super::Answer;
+use super::{Answer, edited, folder, write};
 use crate::support::{Broker, EXOCOM, TODO_POLICY};
 
 /// Edits with this for an editor and these answers to the questions.
@@ -20,11 +21,7 @@ fn edit(folder: &Path, arguments: &[&str], editor: &str, answers: &str) -> Answe
         .write_stdin(answers)
         .output()
         .expect("the binary was built for the tests");
-    Answer {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("it prints text"),
-        err: String::from_utf8(output.stderr).expect("it prints text"),
-    }
+    Answer::of(output)
 }
 
 /// An editor that gives `web` one message more, in whichever file it is.
@@ -152,4 +149,111 @@ fn the_policy_in_force_is_edited_and_applied() {
     let answer = edit(broker.dir(), &["--admin", "nobody.sock"], "true", "");
     assert_eq!((answer.code, &*answer.out), (Some(2), ""));
     assert!(answer.err.contains("no broker answers"), "{}", answer.err);
+}
+
+#[test]
+fn an_edit_is_checked_shown_and_asked_for() {
+    let folder = folder();
+    let file = folder.path().join("policy.toml");
+    let read = || fs::read_to_string(&file).expect("it is there");
+    let more = edited("\"todos.list\",", "\"todos.list\", \"todos.purge\",");
+    write(folder.path(), "more.txt", &more);
+    write(folder.path(), "bad.txt", "version = 1\n");
+
+    let answer = edit(folder.path(), &["policy.toml"], "true", "");
+    assert_eq!(
+        (answer.code, &*answer.out),
+        (Some(0), "policy.toml: nothing was changed\n")
+    );
+
+    // A broken policy cannot be saved, whatever is answered; what was written is kept.
+    let answer = edit(folder.path(), &["policy.toml"], "cp bad.txt", "y\ny\nn\ny\n");
+    assert_eq!(answer.code, Some(1));
+    assert_eq!(
+        answer
+            .err
+            .matches("the policy does not say its trust domain")
+            .count(),
+        3,
+        "{}",
+        answer.err
+    );
+    assert!(!answer.out.contains("replace"), "{}", answer.out);
+    let (_, kept) = answer
+        .err
+        .rsplit_once("what you wrote is kept in ")
+        .expect("it says where");
+    assert_eq!(
+        fs::read_to_string(kept.trim()).expect("it is there"),
+        "version = 1\n"
+    );
+    assert_eq!(read(), TODO_POLICY);
+
+    // Without a yes nothing is saved.
+    for answers in ["n\n", "", "\n", "yep\n"] {
+        let answer = edit(folder.path(), &["policy.toml"], "cp more.txt", answers);
+        assert_eq!(answer.code, Some(1), "{answers:?}");
+        assert!(answer.out.contains("+ sends todos.purge"), "{}", answer.out);
+        assert_eq!(read(), TODO_POLICY);
+    }
+
+    // What is not as expected cannot be saved either.
+    write(folder.path(), "policy.expect", "deny web send todos.purge\n");
+    let answer = edit(folder.path(), &["policy.toml"], "cp more.txt", "n\n");
+    assert_eq!(answer.code, Some(1));
+    assert!(
+        answer.err.starts_with("failed: policy.expect:1: "),
+        "{}",
+        answer.err
+    );
+    assert!(!answer.out.contains("replace"), "{}", answer.out);
+    fs::remove_file(folder.path().join("policy.expect")).expect("it is there");
+
+    let answer = edit(folder.path(), &["policy.toml"], "exit 3; :", "");
+    assert_eq!((answer.code, &*answer.out), (Some(2), ""));
+    assert!(answer.err.contains("the editor"), "{}", answer.err);
+    assert_eq!(read(), TODO_POLICY);
+}
+
+#[test]
+fn an_edit_replaces_the_file_whole_with_its_mode_and_through_a_link() {
+    let folder = folder();
+    let file = folder.path().join("policy.toml");
+    let real = folder.path().join("real.toml");
+    fs::rename(&file, &real).expect("the folder is ours");
+    std::os::unix::fs::symlink("real.toml", &file).expect("the folder is ours");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).expect("it is ours");
+    let more = edited("\"todos.list\",", "\"todos.list\", \"todos.purge\",");
+    write(folder.path(), "more.txt", &more);
+    write(folder.path(), "bad.txt", "version = 1\n");
+
+    // Somebody else was faster.
+    let answer = edit(
+        folder.path(),
+        &["policy.toml"],
+        "echo '# faster' >> policy.toml; cp more.txt",
+        "y\n",
+    );
+    assert_eq!(answer.code, Some(1));
+    assert!(
+        answer.err.contains("somebody has changed the file meanwhile"),
+        "{}",
+        answer.err
+    );
+    assert_eq!(
+        fs::read_to_string(&real).expect("it is there"),
+        format!("{TODO_POLICY}# faster\n")
+    );
+
+    // Broken at first, right the second time.
+    let twice = "if [ -e once ]; then cp more.txt \"$1\"; else touch once; cp bad.txt \"$1\"; fi; :";
+    let answer = edit(folder.path(), &["policy.toml"], twice, "\ny\n");
+    assert_eq!(answer.code, Some(0), "{}{}", answer.out, answer.err);
+    assert!(answer.out.ends_with("policy.toml: replaced\n"), "{}", answer.out);
+    assert_eq!(fs::read_to_string(&real).expect("it is there"), more);
+    assert_eq!(
+        fs::metadata(&real).expect("it is there").permissions().mode() & 0o777,
+        0o640
+    );
+    assert!(fs::symlink_metadata(&file).expect("it is there").is_symlink());
 }

@@ -119,7 +119,7 @@ fn a_policy_that_is_not_sound_or_not_as_expected_is_not_applied() {
     for arguments in [&["rollback", "--yes"][..], &["rollback", "nope", "--yes"]] {
         let answer = policy(&broker, arguments);
         assert_eq!(answer.code, Some(1), "{}", answer.err);
-        assert!(answer.err.starts_with("refused: no "), "{}", answer.err);
+        assert!(answer.err.starts_with("exocom: refused: no "), "{}", answer.err);
     }
     assert_eq!(policy(&broker, &["apply", "missing.toml", "--yes"]).code, Some(2));
     assert_eq!(on_disk(&broker), TODO_POLICY);

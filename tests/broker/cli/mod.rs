@@ -11,6 +11,7 @@ mod serve;
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use assert_cmd::Command;
 use clap::CommandFactory;
@@ -25,6 +26,22 @@ struct Answer {
     err: String,
 }
 
+impl Answer {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("it prints text"),
+            err: String::from_utf8(output.stderr).expect("it prints text"),
+        }
+    }
+}
+
+/// The todo application's policy, edited.
+fn edited(from: &str, to: &str) -> String {
+    assert!(TODO_POLICY.contains(from), "{from}");
+    TODO_POLICY.replace(from, to)
+}
+
 /// Runs `exocom` in a folder.
 fn exocom(folder: &Path, arguments: &[&str]) -> Answer {
     let output = Command::new(EXOCOM)
@@ -34,11 +51,7 @@ fn exocom(folder: &Path, arguments: &[&str]) -> Answer {
         .env_remove("EXOCOM_LOG")
         .output()
         .expect("the binary was built for the tests");
-    Answer {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("it prints text"),
-        err: String::from_utf8(output.stderr).expect("it prints text"),
-    }
+    Answer::of(output)
 }
 
 /// A command that must do well. Returns its standard output.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use crate::config::config;
 use crate::operators::admin_address;
 use crate::support::{Broker, Raw, client_tls, wait_for};
 
@@ -33,24 +34,13 @@ may = ["view"]
 may = ["revoke"]
 "#;
 
-const CONFIG: &str = r#"
-version = 1
-policy = "policy.toml"
-admin-socket = "admin.sock"
-
-[tls]
-certificate = "certs/server.pem"
-key = "certs/server.key"
-
+const CONFIG: &str = config!(
+    r#"
 [admin]
 listen = "127.0.0.1:0"
 
 [metrics]
 listen = "127.0.0.1:0"
-
-[listener.main]
-address = "127.0.0.1:0"
-roots = ["certs/ca.pem"]
 
 [store]
 folder = "store"
@@ -58,10 +48,8 @@ folder = "store"
 [audit]
 folder = "audit"
 witnesses = ["witness"]
-
-[limits]
-lame-duck-ms = 0
-"#;
+"#
+);
 
 /// Series by name and labels, and the type of each metric by its name as in the series.
 #[derive(Debug, Default)]
@@ -236,8 +224,8 @@ fn the_port_opens_beyond_this_machine_only_where_somebody_says_so() {
     let file = folder.path().join("exocom.toml");
     let check = |metrics: &str, is_good: bool| {
         let config = CONFIG.replace(
-            "listen = \"127.0.0.1:0\"\n\n[listener",
-            &format!("{metrics}\n\n[listener"),
+            "[metrics]\nlisten = \"127.0.0.1:0\"",
+            &format!("[metrics]\n{metrics}"),
         );
         let parsed = exocom::config::Config::parse(&file, &config);
         assert_eq!(parsed.is_ok(), is_good, "{metrics}");
