@@ -21,6 +21,9 @@ pub(super) use query::{each_entry, first_since, print_rows};
 pub(super) use rows::{Row, Rows};
 pub(super) use sums::{denials_since, sums_since};
 
+/// The exit code where nothing could be checked.
+const UNCHECKED: u8 = 2;
+
 /// Read and check the audit log
 #[derive(Debug, Args)]
 #[command(
@@ -72,13 +75,21 @@ pub(super) struct Where {
 /// Does it.
 pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Verify(args) => verify::verify(args, out, err),
+        Command::Verify(args) => verdict(verify::verify(args, out, err), err),
         Command::Prove(args) => verify::prove(args, out),
-        Command::Compare(args) => verify::compare(args, out, err),
+        Command::Compare(args) => verdict(verify::compare(args, out, err), err),
         Command::Tail(args) => query::tail(args, out),
         Command::Query(args) => query::query(args, out),
         Command::Series(args) => series::run(args, out),
     }
+}
+
+/// Where nothing could be checked the exit code is not that of a log that was changed.
+fn verdict(checked: anyhow::Result<ExitCode>, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    checked.or_else(|error| {
+        writeln!(err, "exocom: {error:#}")?;
+        Ok(ExitCode::from(UNCHECKED))
+    })
 }
 
 impl Where {

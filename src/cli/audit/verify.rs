@@ -28,7 +28,11 @@ use crate::limits::AUDIT_WITNESS_BYTES_MAX;
     after_long_help = "Examples:\n  \
         exocom audit verify /var/lib/exocom/audit --key log.pub\n  \
         exocom audit verify audit --key log.pub --witness /mnt/other/checkpoints\n  \
-        exocom audit verify 4711.tlog-proof --key log.pub"
+        exocom audit verify 4711.tlog-proof --key log.pub\n\n\
+        Exit codes:\n  \
+        0  the log, or the proof, is as it was signed\n  \
+        1  it is not\n  \
+        2  it could not be checked: a file is missing or unreadable"
 )]
 pub(super) struct VerifyArgs {
     /// The log's folder, or the file of a proof
@@ -66,7 +70,11 @@ pub(super) struct ProveArgs {
     long_about = "Checks that the log, as it is now, continues what it was when a checkpoint was kept: that nothing \
         before it was changed, and that the end was not cut off. It reads a few files, however long the log is.\n\n\
         Keep a checkpoint by copying the file `checkpoint` of the log's folder to where the broker cannot write.",
-    after_long_help = "Example:\n  cp audit/checkpoint /mnt/other/monday\n  exocom audit compare /mnt/other/monday --dir audit"
+    after_long_help = "Example:\n  cp audit/checkpoint /mnt/other/monday\n  exocom audit compare /mnt/other/monday --dir audit\n\n\
+        Exit codes:\n  \
+        0  the log continues what was kept\n  \
+        1  it is not\n  \
+        2  it could not be checked: a file is missing or unreadable"
 )]
 pub(super) struct CompareArgs {
     /// The checkpoint that was kept; of several in the file, each

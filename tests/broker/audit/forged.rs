@@ -11,6 +11,7 @@ use exocom::audit::tile;
 use exocom::disk::audit::{Archive, AuditLog, Tree};
 
 use super::{audit, audit_ok};
+use crate::support::EXOCOM;
 
 const ENTRIES: u64 = 300;
 
@@ -203,4 +204,38 @@ fn a_proof_stands_alone() {
     }
     let (is_ok, told) = audit(folder.path(), &["prove", "300", "--dir", "log"]);
     assert!(!is_ok && told.contains("the log has 300"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_read_is_no_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path(), 3, |_, entry| entry);
+    let code = |arguments: &[&str]| {
+        let output = std::process::Command::new(EXOCOM)
+            .arg("audit")
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        output.status.code()
+    };
+    let kept = folder.path().join("kept");
+    fs::copy(folder.path().join("log/checkpoint"), &kept).unwrap();
+    let verify = |path, key| code(&["verify", path, "--key", key]);
+    let compare = || code(&["compare", "kept", "--dir", "log", "--key", "key"]);
+    assert_eq!((verify("log", "key"), compare()), (Some(0), Some(0)));
+    assert_eq!(verify("nowhere", "key"), Some(2));
+    assert_eq!(verify("log", "nowhere"), Some(2));
+
+    let other = SecretKey::from_seed("todo.example/exocom", [5; 32]).unwrap();
+    fs::write(folder.path().join("other"), format!("{}\n", other.public())).unwrap();
+    assert_eq!(verify("log", "other"), Some(1), "it is signed by somebody else");
+
+    fs::remove_dir_all(folder.path().join("log")).unwrap();
+    assert_eq!((verify("log", "key"), compare()), (Some(2), Some(2)));
+    make(folder.path(), 3, |number, entry| Entry {
+        at_unix_ms: number + 1,
+        ..entry
+    });
+    assert_eq!(compare(), Some(1), "history is another one");
 }
