@@ -63,3 +63,7 @@ authority-nightly:
 # A thousand policies applied under load: nothing allowed is lost, nothing old decides.
 swaps-nightly:
     EXOCOM_POLICY_SWAPS=1000 cargo test --release --test broker live::swaps -- --nocapture
+
+# Changes identity and policy in every small way, and says what no test notices: an hour or two. `just mutants FILE...`
+mutants *FILES:
+    scripts/mutants {{FILES}}
