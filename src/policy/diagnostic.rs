@@ -175,15 +175,6 @@ impl Serialize for Diagnostics {
     }
 }
 
-impl<'a> IntoIterator for &'a Diagnostics {
-    type Item = &'a Diagnostic;
-    type IntoIter = std::slice::Iter<'a, Diagnostic>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 /// Why a policy is refused: every error found, with the warnings of the way.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", summary(.0))]

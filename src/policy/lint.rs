@@ -273,10 +273,8 @@ fn inherited(wider: &mut [&RawMessage]) -> Settings {
 /// Whether a service receives a name that both patterns match, its exceptions taken away.
 fn something_is_left(service: &Service, sent: &Pattern, received: &Pattern) -> bool {
     let excepts = service.receives_except.iter().map(|except| &except.pattern);
-    service.receives_except.is_empty()
-        || sent
-            .common(received)
-            .is_some_and(|common| !common.is_included_in(excepts))
+    sent.common(received)
+        .is_some_and(|common| !common.is_included_in(excepts))
 }
 
 fn break_if(found: bool) -> ControlFlow<()> {

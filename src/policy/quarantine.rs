@@ -145,17 +145,35 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_is_told_in_words() {
+        assert_eq!(hold("mail", None).to_string(), "mail");
+        assert_eq!(hold("web", Some("todos.*")).to_string(), "web, todos.*");
+    }
+
+    #[test]
     fn each_is_put_on_the_list_and_taken_off_by_itself() {
         let list = Quarantine::default()
             .with(hold("web", Some("a")))
             .with(hold("web", None))
             .with(hold("web", Some("a")));
-        assert_eq!(list.len(), 2);
-        let list = list.without("web", None);
+        assert_eq!((list.len(), list.is_empty()), (2, false));
+        let a = Pattern::new("a").unwrap();
+        let check = |service: &str, message: Option<&Pattern>, is_there: bool| {
+            assert_eq!(
+                list.get(service, message).is_some(),
+                is_there,
+                "{service} {message:?}"
+            );
+        };
+        check("web", Some(&a), true);
+        check("web", None, true);
+        check("web", Some(&Pattern::new("b").unwrap()), false);
+        check("mail", None, false);
+        let list = list.without("mail", None).without("web", None);
         assert_eq!(
             (list.is_held("web", "a"), list.is_held("web", "b")),
             (true, false)
         );
-        assert!(list.without("web", Some(&Pattern::new("a").unwrap())).is_empty());
+        assert!(list.without("web", Some(&a)).is_empty());
     }
 }

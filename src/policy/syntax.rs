@@ -58,26 +58,21 @@ pub(super) fn span(file: u32, range: &Range<usize>) -> Span {
 
 /// The earlier line that has the same header or, in the same section, the same key: the parser does not tell.
 fn first_definition(text: &str, second: Range<usize>) -> Option<Range<usize>> {
-    let line_start = text
-        .get(..second.start)?
-        .rfind('\n')
-        .map_or(0, |newline| newline + 1);
-    let line = text.get(line_start..)?.lines().next()?;
-    let sought = defined(line)?;
-    let mut end = line_start;
+    let before = text.get(..second.start)?;
+    let (earlier, line) = text.split_at(before.trim_end_matches(|char| char != '\n').len());
+    let sought = defined(line.lines().next()?)?;
     let mut first = None;
-    while end > 0 {
-        let start = text.get(..end - 1)?.rfind('\n').map_or(0, |newline| newline + 1);
-        let earlier = text.get(start..end - 1)?;
-        let found = defined(earlier);
-        if found.as_ref() == Some(&sought) {
-            let indent = earlier.len() - earlier.trim_start().len();
-            first = Some(start + indent..start + earlier.trim_end().len());
+    let mut start = 0;
+    for line in earlier.split_inclusive('\n') {
+        match (&sought, defined(line)) {
+            (sought, Some(found)) if found == *sought => {
+                let (code, behind) = (line.trim_start(), line.trim_end());
+                first.get_or_insert(start + line.len() - code.len()..start + behind.len());
+            }
+            (Defined::Key(_), Some(Defined::Header(_))) => first = None,
+            _ => {}
         }
-        if matches!(sought, Defined::Key(_)) && matches!(found, Some(Defined::Header(_))) {
-            break;
-        }
-        end = start;
+        start += line.len();
     }
     first
 }

@@ -56,7 +56,7 @@ pub enum OnAlarm {
 
 impl OnAlarm {
     /// Its word in the policy.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tell => "tell",
             Self::Quarantine => "quarantine",
@@ -259,8 +259,10 @@ pub(super) const DELIVERIES: [(&str, Delivery); 2] = [
 pub(super) const AUDITS: [(&str, Audit); 2] = [("flow", Audit::Flow), ("each", Audit::Each)];
 
 /// The words of a policy for what an alarm does.
-pub(super) const ON_ALARMS: [(&str, OnAlarm); 2] =
-    [("tell", OnAlarm::Tell), ("quarantine", OnAlarm::Quarantine)];
+pub(super) const ON_ALARMS: [(&str, OnAlarm); 2] = [
+    (OnAlarm::Tell.as_str(), OnAlarm::Tell),
+    (OnAlarm::Quarantine.as_str(), OnAlarm::Quarantine),
+];
 
 fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
     let known = words.iter().find(|(_, known)| *known == value);

@@ -81,6 +81,8 @@ fn an_error_is_shown_although_warnings_came_first() {
     let text = format!("{TOP}[service.a]\nsends = [{list}]\n[service.b]\nsendz = []");
     let errors = Policy::compile(&[source("p.toml", &text)]).unwrap_err();
     assert!(errors.to_string().contains("sendz"), "{errors}");
+    // 999 duplicates, and that nobody receives "a".
+    assert_eq!(errors.diagnostics().len(), 999 + 1);
 }
 
 #[test]

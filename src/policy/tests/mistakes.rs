@@ -50,6 +50,7 @@ fn in_values() {
         "[message.a]\nlimits = {rate = \"5/s\", burst = 0}",
         "[message.a]\nlimits = {rate = \"5/s\", bursts = 5}",
         "[message.a]\nlimits = {rate = 5, burst = 5}",
+        "[service.web]\non-alarm = \"hold\"",
     ]));
 }
 
@@ -86,6 +87,8 @@ fn in_duplicates_within_a_file() {
     insta::assert_snapshot!(rendered(&[
         "[service.web]\nsends = [\"a\"]\n\n[service.web]\nreceives = [\"b\"]",
         "[service.web]\nsends = [\"a\"]\nzone = \"dmz\"\nsends = [\"b\"]",
+        "  [service.web]\r\n  sends = []\r\n\r\n[service.api]\nsends = []\n  sends = []\nsends = []\n[service.web]",
+        "[service.api]\nlimits = {}\n[service.web]\nlimits = {rate = \"1/s\", rate = \"2/s\"}",
     ]));
 }
 
@@ -133,6 +136,12 @@ fn between_files() {
 }
 
 #[test]
+fn files_may_repeat_the_trust_domain() {
+    let compiled = Policy::compile(&[source("a.toml", TOP), source("b.toml", TOP)]);
+    assert_eq!(compiled.unwrap().policy.trust_domain(), "todo.example");
+}
+
+#[test]
 fn as_json() {
     let errors = Policy::compile(&[
         source("a.toml", &format!("{TOP}[service.web]\nrecieves = []")),
@@ -148,5 +157,31 @@ fn in_one_line() {
     assert_eq!(
         errors.to_string(),
         "p.toml:1:1: the policy does not say its trust domain (and 2 more)"
+    );
+}
+
+#[test]
+fn one_by_one() {
+    let errors =
+        Policy::compile(&[source("p.toml", "version = 2\ntrust-domain = \"todo.example\"")]).unwrap_err();
+    let list: Vec<_> = errors.diagnostics().iter().collect();
+    let [found] = list.as_slice() else {
+        panic!("{errors}");
+    };
+    assert_eq!(found.severity(), Severity::Error);
+    let place = Place {
+        file: "p.toml".into(),
+        line: 1,
+        column: 11,
+    };
+    assert_eq!(found.place(), &place);
+    assert_eq!(found.message(), "version \"2\" of the policy format is unknown");
+    assert_eq!(
+        found.help(),
+        Some("write version = 1; a newer policy needs a newer exocom")
+    );
+    assert_eq!(
+        errors.to_string(),
+        "p.toml:1:11: version \"2\" of the policy format is unknown"
     );
 }

@@ -336,9 +336,14 @@ mod snapshots {
         let names: Vec<_> = policy.services().map(|service| &**service.name()).collect();
         assert_eq!(names, ["roamer", "todos", "web"]);
         let web = policy.service("web").unwrap();
+        assert_eq!(web.on_alarm(), OnAlarm::Tell);
         assert_eq!(web.zone().map(|zone| &**zone), Some("dmz"));
         assert_eq!(web.sends().len(), 2);
         assert_eq!(web.rule().to_string(), "p.toml:4");
+        let held = self::policy("[service.a]\non-alarm = \"quarantine\"\n[service.b]\non-alarm = \"tell\"");
+        let on_alarm = |service| held.service(service).unwrap().on_alarm();
+        assert_eq!(on_alarm("a"), OnAlarm::Quarantine);
+        assert_eq!(on_alarm("b"), OnAlarm::Tell);
         assert!(policy.service("alice").is_none());
         assert_eq!(
             policy
