@@ -78,22 +78,21 @@ fn misspelt(service: &Service, action: Action, name: &MessageName) -> Option<Nea
 
 /// A wildcard that would match if it stood for more tokens, or for none.
 fn wrong_token_count(service: &Service, action: Action, name: &MessageName) -> Option<NearMiss> {
+    let count = name.tokens().count();
     grants(service, action).iter().find_map(|grant| {
         let tokens: Vec<_> = grant.pattern.tokens().collect();
         let (last, before) = tokens.split_last()?;
-        let begins_alike = |count: usize| {
-            before.iter().zip(name.tokens()).all(|(ours, theirs)| match ours {
-                Token::Literal(literal) => *literal == theirs,
-                Token::One | Token::Rest => true,
-            }) && name.tokens().count() >= count
-        };
+        let begins_alike = before.iter().zip(name.tokens()).all(|(ours, theirs)| match ours {
+            Token::Literal(literal) => *literal == theirs,
+            Token::One | Token::Rest => true,
+        });
         let text = match last {
-            Token::One if begins_alike(tokens.len() + 1) => format!(
+            Token::One if begins_alike && count > tokens.len() => format!(
                 "{:?} stands for exactly one token in place of \"*\"; {:?} would match it",
                 grant.pattern.as_str(),
                 with_rest(&grant.pattern)
             ),
-            Token::Rest if begins_alike(before.len()) && name.tokens().count() == before.len() => {
+            Token::Rest if begins_alike && count == before.len() => {
                 format!("{:?} stands for at least one token more", grant.pattern.as_str())
             }
             _ => return None,

@@ -84,14 +84,15 @@ fn services_operators_and_terms_are_told() {
 
 #[test]
 fn another_trust_domain_lets_others_in() {
-    let of = |trust_domain: &str| {
+    let of = |trust_domain: &str, services: &str| {
         policy_as_written(
             "p.toml",
-            &format!("version = 1\ntrust-domain = \"{trust_domain}\""),
+            &format!("version = 1\ntrust-domain = \"{trust_domain}\"\n{services}"),
         )
     };
-    let found = diff(&of("a.example"), &of("b.example")).unwrap();
-    assert_eq!((found.count(Effect::Gain), found.count(Effect::Loss)), (1, 1));
+    let found = diff(&of("a.example", ""), &of("b.example", "[service.new]")).unwrap();
+    let counts = [Effect::Gain, Effect::Loss, Effect::Change].map(|effect| found.count(effect));
+    assert_eq!(counts, [2, 1, 0]);
 }
 
 #[test]

@@ -112,6 +112,17 @@ fn lines_are_counted_and_failures_are_bounded() {
 }
 
 #[test]
+fn a_line_may_be_as_long_as_the_bound() {
+    let policy = policy(TODO);
+    let met = |bytes: usize| {
+        let (before, behind) = ("allow web send", "todos.list");
+        let space = " ".repeat(bytes - before.len() - behind.len());
+        judge(&policy, &[source(&format!("{before}{space}{behind}"))]).met
+    };
+    assert_eq!((met(512), met(513)), (1, 0));
+}
+
+#[test]
 fn patterns_are_judged_as_trying_every_name() {
     let names = all_names();
     let mut met = 0;

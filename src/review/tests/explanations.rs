@@ -129,6 +129,28 @@ fn answers_tell_the_rule_the_near_misses_and_the_edit() {
             "Add audit receives 11",
         ],
     );
+    check(
+        "todos",
+        Receive,
+        "users.list.all",
+        &[
+            "no line of the policy grants it -",
+            "Add users.list.all receives 11",
+        ],
+    );
+    check(
+        "todos",
+        Receive,
+        "users",
+        &["no line of the policy grants it -", "Add users receives 11"],
+    );
+    // Nobody else may: who would is refused it by an exception.
+    check(
+        "web",
+        Receive,
+        "todos.secret",
+        &["no line of the policy grants it -", "Add todos.secret receives 7"],
+    );
     // Whoever gives the exception up gives more than was asked for.
     check(
         "todos",
@@ -140,6 +162,29 @@ fn answers_tell_the_rule_the_near_misses_and_the_edit() {
             "beside: audit.secret audit.secret",
         ],
     );
+}
+
+#[test]
+fn of_many_others_who_may_a_few_are_named() {
+    let others = |count: usize| -> String {
+        let service = |number| format!("[service.s{number}]\nsends = [\"x\"]\n");
+        (1..=count).map(service).collect()
+    };
+    let near = |count| {
+        let policy = policy(&format!("[service.web]\n{}", others(count)));
+        let told = told(&policy, "web", Action::Send, "x").into_iter();
+        told.filter_map(|line| Some(line.strip_prefix("near: ")?.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let five = [
+        "s1 may send it 5",
+        "s2 may send it 7",
+        "s3 may send it 9",
+        "s4 may send it 11",
+        "s5 may send it 13",
+    ];
+    assert_eq!(near(5), five);
+    assert_eq!(near(7), [&five[..], &["2 other services may send it -"]].concat());
 }
 
 #[test]
