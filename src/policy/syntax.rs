@@ -62,17 +62,16 @@ fn first_definition(text: &str, second: Range<usize>) -> Option<Range<usize>> {
     let (earlier, line) = text.split_at(before.trim_end_matches(|char| char != '\n').len());
     let sought = defined(line.lines().next()?)?;
     let mut first = None;
-    let mut start = 0;
+    let mut end = 0;
     for line in earlier.split_inclusive('\n') {
+        end += line.len();
         match (&sought, defined(line)) {
             (sought, Some(found)) if found == *sought => {
-                let (code, behind) = (line.trim_start(), line.trim_end());
-                first.get_or_insert(start + line.len() - code.len()..start + behind.len());
+                first.get_or_insert(end - line.trim_start().len()..end);
             }
             (Defined::Key(_), Some(Defined::Header(_))) => first = None,
             _ => {}
         }
-        start += line.len();
     }
     first
 }

@@ -62,7 +62,7 @@ fn section(table: &mut Table, kind: Section) {
     if table.is_dotted() {
         return;
     }
-    if kind == Section::Headed && !table.is_implicit() {
+    if kind == Section::Headed {
         let decor = table.decor_mut();
         let before = block(&lines(raw(decor.prefix())), Blank::Before, "");
         let behind = behind(raw(decor.suffix())).map(|(gap, comment)| set_off(gap, &comment));

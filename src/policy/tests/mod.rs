@@ -304,6 +304,77 @@ limits = {rate = "5/m", burst = 7}
             .collect();
         assert_eq!(durable, [("x", "p.toml:6".to_owned())]);
     }
+
+    #[test]
+    fn are_written_as_a_policy_has_them() {
+        let check = |terms: Terms, expected: [(&str, Option<&str>); 10]| {
+            let written: Vec<_> = terms.written().collect();
+            let expected = expected.map(|(key, value)| (key, value.map(str::to_owned)));
+            assert_eq!(written, expected);
+        };
+        check(
+            Terms::default(),
+            [
+                ("kind", Some("command")),
+                ("delivery", Some("at-most-once")),
+                ("reply-within", Some("10s")),
+                ("ack-within", Some("30s")),
+                ("attempts", Some("5")),
+                ("backoff", Some("1s..1m")),
+                ("expires", Some("1d")),
+                ("audit", Some("flow")),
+                ("payload-max", None),
+                ("limits", None),
+            ],
+        );
+        let set = policy(
+            "[message.x]\nkind = \"event\"\ndelivery = \"at-least-once\"\naudit = \"each\"\n\
+             payload-max = \"64KiB\"\nlimits = {rate = \"5/m\", burst = 7}",
+        );
+        check(
+            set.terms(&name("x")),
+            [
+                ("kind", Some("event")),
+                ("delivery", Some("at-least-once")),
+                ("reply-within", Some("10s")),
+                ("ack-within", Some("30s")),
+                ("attempts", Some("5")),
+                ("backoff", Some("1s..1m")),
+                ("expires", Some("1d")),
+                ("audit", Some("each")),
+                ("payload-max", Some("64KiB")),
+                ("limits", Some("{rate = \"5/m\", burst = 7}")),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_message_has_the_limits_of_the_most_specific_pattern_that_sets_some() {
+        let policy = policy(
+            r#"
+[service.web]
+sends = ["orders.created", "orders.paid", "users.list"]
+[message."orders.>"]
+limits = {rate = "5/s"}
+[message."orders.created"]
+limits = {rate = "1/s"}
+[message."orders.paid"]
+kind = "event"
+"#,
+        );
+        let check = |sent: &str, expected: &[&str]| {
+            let permit = policy.decide(&service("web"), Action::Send, &name(sent)).unwrap();
+            let rules: Vec<_> = permit
+                .limits()
+                .iter()
+                .map(|limit| limit.rule.to_string())
+                .collect();
+            assert_eq!(rules, expected, "{sent}");
+        };
+        check("orders.created", &["p.toml:9"]);
+        check("orders.paid", &["p.toml:7"]);
+        check("users.list", &[]);
+    }
 }
 
 mod snapshots {

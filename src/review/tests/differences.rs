@@ -83,6 +83,27 @@ fn services_operators_and_terms_are_told() {
 }
 
 #[test]
+fn limits_and_what_alarms_do_are_told_of_a_service_that_both_list() {
+    let limited = "[service.a]\nlimits = {rate = \"5/s\", burst = 9}\non-alarm = \"quarantine\"";
+    check(
+        "[service.a]",
+        limited,
+        &[
+            r#"{"what":"limits","effect":"change","service":"a","old":null,"new":"{rate = \"5/s\", burst = 9}"}"#,
+            r#"{"what":"on-alarm","effect":"change","service":"a","old":"tell","new":"quarantine"}"#,
+        ],
+    );
+    check(limited, limited, &[]);
+    check(
+        "",
+        limited,
+        &[
+            r#"{"what":"connect","effect":"gain","service":"a","listeners":"any","only-listed-there":true,"rule":"p.toml:3"}"#,
+        ],
+    );
+}
+
+#[test]
 fn another_trust_domain_lets_others_in() {
     let of = |trust_domain: &str, services: &str| {
         policy_as_written(

@@ -20,6 +20,9 @@ receives-except = ["todos.created", "*.secret"]
 
 [operator.alice]
 may = ["view"]
+
+[service.mail]
+receives = ["mail.sent", "mail.*"]
 "#;
 
 /// The answer as lines: the decision, then `near`, `edit` and `beside`.
@@ -69,6 +72,12 @@ fn answers_tell_the_rule_the_near_misses_and_the_edit() {
         Send,
         "todos.list",
         &["allowed 6", "Remove todos.list sends 6"],
+    );
+    check(
+        "web",
+        Receive,
+        "todos.created",
+        &["allowed 7", "Remove todos.created receives 7"],
     );
     check(
         "web",
@@ -150,6 +159,13 @@ fn answers_tell_the_rule_the_near_misses_and_the_edit() {
         Receive,
         "todos.secret",
         &["no line of the policy grants it -", "Add todos.secret receives 7"],
+    );
+    // The line goes only where nothing else grants it.
+    check(
+        "mail",
+        Receive,
+        "mail.sent",
+        &["allowed 18", "Add mail.sent receives-except 17"],
     );
     // Whoever gives the exception up gives more than was asked for.
     check(
