@@ -87,6 +87,32 @@ pub struct PolicyStatus {
     pub services: usize,
     /// Why the latest change was not taken, if it was not.
     pub refused_change: Option<String>,
+    /// Where it waits to be confirmed: what comes back otherwise.
+    #[serde(default)]
+    pub unconfirmed: Option<UnconfirmedStatus>,
+    /// The candidate that is tried beside it.
+    #[serde(default)]
+    pub candidate: Option<CandidateStatus>,
+}
+
+/// How long a policy in force waits to be confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnconfirmedStatus {
+    /// When it is taken back, in seconds since 1970.
+    pub until_unix_s: i64,
+    /// The version that is in force then.
+    pub before: String,
+}
+
+/// A candidate policy that is tried.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CandidateStatus {
+    /// Its version.
+    pub version: String,
+    /// Who has begun.
+    pub who: String,
+    /// When, in seconds since 1970.
+    pub since_unix_s: i64,
 }
 
 /// The audit log.
@@ -190,6 +216,24 @@ impl Status {
             writeln!(
                 out,
                 "         the latest change was refused, the policy before it stays in force:\n{error}"
+            )?;
+        }
+        if let Some(waits) = &policy.unconfirmed {
+            writeln!(
+                out,
+                "         it is taken back at {}, and {} in force again, unless you confirm it: exocom policy confirm {}",
+                rfc3339(waits.until_unix_s),
+                waits.before,
+                policy.version
+            )?;
+        }
+        if let Some(candidate) = &policy.candidate {
+            writeln!(
+                out,
+                "         {} is tried beside it, since {} by {}, see `exocom policy shadow report`",
+                candidate.version,
+                rfc3339(candidate.since_unix_s),
+                candidate.who
             )?;
         }
         if let Some(expiry) = &self.soonest_expiry {

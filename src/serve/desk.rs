@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Record;
 use crate::console::policy::{PolicyAnswer, PolicyChange, PolicyVerb};
+use crate::console::status::UnconfirmedStatus;
 use crate::disk::state;
 use crate::limits::{ADMIN_TEXT_BYTES_MAX, POLICY_BYTES_MAX, POLICY_CHANGES_KEPT_MAX, POLICY_CONFIRM_MS_MAX};
 use crate::net::clock::Clock;
@@ -55,6 +56,7 @@ struct DeskState {
 #[derive(Debug)]
 struct Unconfirmed {
     version: String,
+    until_unix_s: i64,
     sources: Vec<Source>,
     before: Arc<Policy>,
     sources_before: Vec<Source>,
@@ -253,6 +255,15 @@ impl Desk {
     }
 
     /// A policy that came from its files waits for nobody.
+    /// What waits to be confirmed, and until when.
+    pub(super) fn unconfirmed(&self) -> Option<UnconfirmedStatus> {
+        let state = self.state.lock();
+        state.unconfirmed.as_ref().map(|waits| UnconfirmedStatus {
+            until_unix_s: waits.until_unix_s,
+            before: waits.before.version().to_owned(),
+        })
+    }
+
     pub(super) fn forget_unconfirmed(&self) {
         self.state.lock().unconfirmed = None;
     }
@@ -380,8 +391,9 @@ impl Shared {
         }
         self.tell_of_policy(&live, &compiled.policy, who, why)?;
         self.desk.keep(&compiled.policy, &sources, who, why)?;
-        let unconfirmed = confirm_within_ms.map(|_| Unconfirmed {
+        let unconfirmed = confirm_within_ms.map(|ms| Unconfirmed {
             version: compiled.policy.version().to_owned(),
+            until_unix_s: Clock::unix_s().saturating_add_unsigned(ms / 1_000),
             sources: sources.clone(),
             before: Arc::clone(&live),
             sources_before: on_disk.clone(),

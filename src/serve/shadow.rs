@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::console::policy::PolicyAnswer;
 use crate::console::shadow::{ShadowEnd, ShadowFlowStatus, ShadowReport};
+use crate::console::status::CandidateStatus;
 use crate::exchange::shadow::{Shadow, ShadowFlow, Would};
 use crate::limits::ADMIN_TEXT_BYTES_MAX;
 use crate::net::clock::Clock;
@@ -93,6 +94,17 @@ impl Shared {
         let trial = self.trial.0.lock();
         let tried = trial.as_ref().ok_or_else(none)?;
         Ok(PolicyAnswer::Shadow(Box::new(self.told(tried))))
+    }
+
+    /// The candidate that is tried now.
+    pub(super) fn candidate(&self) -> Option<CandidateStatus> {
+        let trial = self.trial.0.lock();
+        let tried = trial.as_ref().filter(|tried| !tried.has_ended())?;
+        Some(CandidateStatus {
+            version: tried.report.candidate.clone(),
+            who: tried.report.who.clone(),
+            since_unix_s: tried.report.since_unix_s,
+        })
     }
 
     /// Tries it no longer. Turns that had begun may still count: those are for the caller to wait for.

@@ -87,6 +87,8 @@ impl Shared {
                 version: policy.version().to_owned(),
                 services: policy.services().len(),
                 refused_change: self.refused_change.lock().clone(),
+                unconfirmed: self.desk.unconfirmed(),
+                candidate: self.candidate(),
             },
             soonest_expiry: soonest_expiries.values().min().cloned(),
             soonest_expiries,

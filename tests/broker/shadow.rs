@@ -361,6 +361,10 @@ fn a_trial_outlives_other_policies_and_ends_with_its_own() {
     assert_ne!(first, told["in_force"]);
     assert_eq!(sends, [(Some(2), first), (Some(3), told["in_force"].clone())]);
 
+    let tried = broker.status()["policy"]["candidate"].clone();
+    assert_eq!(tried["version"], told["candidate"]);
+    assert_eq!(tried["who"], told["who"]);
+
     // The candidate comes into force.
     let output = Command::new(EXOCOM)
         .args(["policy", "apply", "next.toml", "--yes", "--admin"])
@@ -372,7 +376,9 @@ fn a_trial_outlives_other_policies_and_ends_with_its_own() {
     assert_eq!(publish(&mut web, "todos.create", 1).len(), 1, "now it decides");
     let told = report(&broker, "report");
     assert_eq!(told["ended"]["by"], "it has come into force");
-    assert_eq!(told["candidate"], broker.status()["policy"]["version"]);
+    let policy = &broker.status()["policy"];
+    assert_eq!(told["candidate"], policy["version"]);
+    assert!(policy["candidate"].is_null(), "{policy}");
     assert_eq!(lines(&told).len(), 2);
 
     // Nothing of it outlives the broker.

@@ -4,9 +4,10 @@ use std::fs;
 
 use exocom::console::client;
 use exocom::console::policy::{PolicyAnswer, PolicyVerb};
+use exocom::net::clock::Clock;
 use serde_json::Value;
 
-use super::{Answer, exocom};
+use super::{Answer, exocom, succeeds};
 use crate::support::{Broker, Raw, TODO_POLICY, wait_for};
 
 const DENIED: &str = "-ERR 'Permissions Violation for Publish to \"todos.purge\"'";
@@ -256,6 +257,15 @@ fn an_unconfirmed_policy_is_taken_back() {
     let answer = policy(&broker, &["apply", "next.toml", "--yes"]);
     assert_eq!(answer.code, Some(1));
     assert!(answer.err.contains("waits to be confirmed"), "{}", answer.err);
+    let waits = &broker.status()["policy"]["unconfirmed"];
+    let left_s = waits["until_unix_s"].as_i64().expect("a time") - Clock::unix_s();
+    assert!((3_000..=3_600).contains(&left_s), "{waits}");
+    assert_ne!(waits["before"], broker.status()["policy"]["version"]);
+    let told = succeeds(broker.dir(), &["status", "--admin", "."]);
+    assert!(
+        told.contains("unless you confirm it: exocom policy confirm"),
+        "{told}"
+    );
     let mut broker = broker;
     broker.kill();
     let broker = broker.restart();
@@ -272,6 +282,7 @@ fn an_unconfirmed_policy_is_taken_back() {
     assert_eq!((answer.code, &*answer.err), (Some(0), ""));
     assert_eq!(on_disk(&broker), with_purge());
     assert_eq!(purge(&mut web), "PONG");
+    assert_eq!(broker.status()["policy"]["unconfirmed"], Value::Null);
     let broker = broker.restart();
     assert_eq!(purge(&mut broker.raw_ready("web")), "PONG");
 }
