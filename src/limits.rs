@@ -165,6 +165,16 @@ pub const ACK_WITHIN_MS_MAX: u64 = 86_400_000;
 /// `attempts`, how often one message is tried. Past it a message is poison, and retrying only spreads it.
 pub const ATTEMPTS_MAX: u32 = 1_000;
 
+/// `new-flow-after`, in milliseconds: a day unless the policy says otherwise, since most that happens at all happens
+/// within one.
+pub const NEW_FLOW_AFTER_MS: u64 = 86_400_000;
+
+/// `new-flow-after`, at the least: within one tick of the detectors.
+pub const NEW_FLOW_AFTER_MS_MIN: u64 = 1_000;
+
+/// `new-flow-after`, at the most: 60 days, so that jobs of once a month are known by then.
+pub const NEW_FLOW_AFTER_MS_MAX: u64 = 60 * 86_400_000;
+
 /// `limits`, the number of messages in one unit of time: more than one connection can send in a second.
 pub const LIMIT_RATE_MAX: u32 = 10_000_000;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ring::digest::{Context, SHA256};
 use rustc_hash::FxHashMap;
 
+use super::alarms::{Alarms, NewFlows};
 use super::decide::Capability;
 use super::diagnostic::{Diagnostics, Findings, PolicyErrors};
 use super::grants::{GrantTrie, ServiceId};
@@ -33,6 +34,7 @@ pub struct Policy {
     pub(super) receives_except: GrantTrie,
     pub(super) terms: TermsTable,
     messages: Vec<Message>,
+    new_flows: NewFlows,
 }
 
 /// A policy that was taken, and what somebody should look at.
@@ -54,6 +56,7 @@ pub struct Service {
     pub(super) receives: Vec<Grant>,
     pub(super) receives_except: Vec<Grant>,
     pub(super) limit: Option<Limit>,
+    pub(super) alarms: Option<Alarms>,
     pub(super) on_alarm: OnAlarm,
 }
 
@@ -167,6 +170,7 @@ impl Policy {
                     settings: message.settings.values(),
                 })
                 .collect(),
+            new_flows: raw.new_flows.as_ref().map(|time| time.value).unwrap_or_default(),
         }
     }
 
@@ -213,6 +217,20 @@ impl Policy {
         self.terms.of(name)
     }
 
+    /// How readily alarms are raised about a message of a service, or, without a name, about the service itself: as the
+    /// message's most specific pattern with that key says, else as the sending service's section says.
+    pub fn alarms(&self, sender: &str, message: Option<&str>) -> Alarms {
+        let name = message.and_then(|name| MessageName::new(name).ok());
+        let of_message = name.and_then(|name| self.terms(&name).alarms);
+        let of_service = || self.service(sender)?.alarms;
+        of_message.or_else(of_service).unwrap_or_default()
+    }
+
+    /// When a flow that was never seen is an alarm.
+    pub fn new_flows(&self) -> NewFlows {
+        self.new_flows
+    }
+
     /// The `[message]` patterns that ask for at-least-once, with the lines that do.
     pub fn requires_durable_delivery(&self) -> impl Iterator<Item = (&Pattern, &Rule)> {
         self.terms.durable()
@@ -253,6 +271,11 @@ impl Service {
     /// How many messages it may send, if that is limited.
     pub fn limit(&self) -> Option<&Limit> {
         self.limit.as_ref()
+    }
+
+    /// Whether alarms are raised about it and about what it sends, where no message says otherwise.
+    pub fn alarms(&self) -> Alarms {
+        self.alarms.unwrap_or_default()
     }
 
     /// What an alarm about it does, besides being told.
@@ -312,6 +335,7 @@ fn service(raw: &RawService, sources: &Sources) -> Service {
         sends: grants(&raw.sends, sources),
         receives: grants(&raw.receives, sources),
         receives_except: grants(&raw.receives_except, sources),
+        alarms: raw.alarms.as_ref().map(|alarms| alarms.value),
         on_alarm: raw.on_alarm.as_ref().map(|word| word.value).unwrap_or_default(),
         limit: raw.limits.as_ref().map(|limits| Limit {
             scope: Scope::Service,

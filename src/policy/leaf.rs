@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::alarms::{ALARMS, Alarms, SENSITIVITIES};
 use super::diagnostic::quote;
 use super::parse::{Key, Value, Walk};
 use super::rate::{self, Limits};
@@ -19,6 +20,9 @@ use crate::limits::{ATTEMPTS_MAX, LIMIT_BURST_MAX};
 
 const LIMITS_KEYS: [&str; 2] = ["rate", "burst"];
 const LIMITS_HELP: &str = "write limits = {rate = \"500/s\", burst = 1000}";
+const ALARMS_KEYS: [&str; 1] = ["sensitivity"];
+const ALARMS_HELP: &str =
+    "write alarms = \"default\", \"off\" or {sensitivity = \"low\"}; it may be low, normal or high";
 
 impl Walk<'_, '_> {
     pub(super) fn duration(&mut self, value: &Value<'_>, ms_max: u64) -> Option<Spanned<Duration>> {
@@ -193,6 +197,38 @@ impl Walk<'_, '_> {
                 None
             }
         }
+    }
+
+    /// `"default"`, `"off"` or `{sensitivity = "low"}`.
+    pub(super) fn alarms(&mut self, value: &Value<'_>) -> Option<Spanned<Alarms>> {
+        let span = self.span(value);
+        let DeValue::Table(table) = value.get_ref() else {
+            let text = self.text(value, ALARMS_HELP)?;
+            let known = ALARMS.iter().find(|(word, _)| *word == &*text.value);
+            if known.is_none() {
+                self.findings
+                    .error(span, format_args!("{} is no word for alarms", quote(&text.value)))
+                    .help(ALARMS_HELP);
+            }
+            return known.map(|&(_, value)| Spanned { value, span });
+        };
+        let mut sensitivity = None;
+        for (key, value) in table {
+            if key.get_ref().as_ref() != "sensitivity" {
+                self.unknown_key(key, "of alarms", &ALARMS_KEYS);
+                return None;
+            }
+            sensitivity = Some(self.word(value, "a sensitivity", &SENSITIVITIES)?.value);
+        }
+        if sensitivity.is_none() {
+            self.findings
+                .error(span, "these alarms give no sensitivity")
+                .help(ALARMS_HELP);
+        }
+        sensitivity.map(|sensitivity| Spanned {
+            value: Alarms::On(sensitivity),
+            span,
+        })
     }
 }
 

@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::alarms::Alarms;
 use super::compile::{Policy, Service};
 use super::diagnostic::{Findings, quote};
 use super::parse::{RawMessage, RawPolicy, RawService};
 use super::source::{Span, Spanned};
-use super::terms::{Delivery, Kind, Settings};
+use super::terms::{Delivery, Kind, OnAlarm, Settings};
 use super::trie::PatternTrie;
 use crate::wire::name::{MessageName, Pattern};
 
@@ -22,6 +23,7 @@ pub(super) fn lint(raw: &RawPolicy, policy: &Policy, findings: &mut Findings<'_>
         sends_in_vain(service, policy, findings);
         receives_in_vain(service, policy, findings);
         exceptions_in_vain(service, findings);
+        alarms_in_vain(service, raw, findings);
     }
     several_receivers(raw, policy, findings);
     let mut messages = PatternTrie::new();
@@ -116,6 +118,29 @@ fn exceptions_in_vain(service: &RawService, findings: &mut Findings<'_>) {
                 )
                 .help("the service receives nothing that it matches; remove it");
         }
+    }
+}
+
+/// A service that alarms shall hold, and about which none is raised.
+fn alarms_in_vain(service: &RawService, raw: &RawPolicy, findings: &mut Findings<'_>) {
+    let (Some(alarms), Some(on_alarm)) = (&service.alarms, &service.on_alarm) else {
+        return;
+    };
+    let is_told = |message: &RawMessage| {
+        let alarms = message.settings.alarms.as_ref();
+        let pattern = &message.pattern.value;
+        alarms.is_some_and(|alarms| alarms.value != Alarms::Off)
+            && service.sends.iter().any(|sent| sent.value.overlaps(pattern))
+    };
+    let holds = on_alarm.value == OnAlarm::Quarantine;
+    if holds && alarms.value == Alarms::Off && !raw.messages.iter().any(is_told) {
+        findings
+            .warning(
+                on_alarm.span,
+                format_args!("no alarm will ever hold service {}", quote(&service.name.value)),
+            )
+            .second(alarms.span, "its alarms are off")
+            .help("turn its alarms on, at least with {sensitivity = \"low\"}, or remove on-alarm");
     }
 }
 

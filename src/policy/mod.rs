@@ -7,6 +7,7 @@
 //! `compile` (the snapshot, on `trie`, `grants` and `terms`), `lint` (what was probably not meant), `decide`. What is held
 //! although the policy permits it, and for how long, is no matter of text: `quarantine`.
 
+mod alarms;
 mod compile;
 mod decide;
 mod diagnostic;
@@ -27,6 +28,7 @@ mod tests;
 mod trie;
 mod value;
 
+pub use alarms::{Alarms, NewFlows, Sensitivity};
 pub use compile::{Compiled, Grant, Message, Operator, Policy, Service};
 pub use decide::{
     Action, Admission, Capability, Denial, DenialReason, OperatorPermit, Permit, SubscriptionPermit,

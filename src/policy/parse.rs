@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use toml::Spanned as TomlSpanned;
 use toml::de::{DeTable, DeValue};
 
+use super::alarms::{self, Alarms, NewFlows};
 use super::decide::Capability;
 use super::diagnostic::{Findings, quote};
 use super::leaf::listed;
@@ -27,6 +28,7 @@ pub(super) struct RawPolicy {
     pub(super) services: Vec<RawService>,
     pub(super) messages: Vec<RawMessage>,
     pub(super) operators: Vec<RawOperator>,
+    pub(super) new_flows: Option<Spanned<NewFlows>>,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(super) struct RawService {
     pub(super) receives: Vec<Spanned<Pattern>>,
     pub(super) receives_except: Vec<Spanned<Pattern>>,
     pub(super) limits: Option<Spanned<Limits>>,
+    pub(super) alarms: Option<Spanned<Alarms>>,
     pub(super) on_alarm: Option<Spanned<OnAlarm>>,
 }
 
@@ -52,16 +55,24 @@ pub(super) struct RawOperator {
     pub(super) may: Spanned<Vec<Capability>>,
 }
 
-const TOP_KEYS: [&str; 5] = ["version", "trust-domain", "service", "message", "operator"];
-const SERVICE_KEYS: [&str; 6] = [
+const TOP_KEYS: [&str; 6] = [
+    "version",
+    "trust-domain",
+    "alarms",
+    "service",
+    "message",
+    "operator",
+];
+const SERVICE_KEYS: [&str; 7] = [
     "zone",
     "sends",
     "receives",
     "receives-except",
     "limits",
+    "alarms",
     "on-alarm",
 ];
-const MESSAGE_KEYS: [&str; 10] = [
+const MESSAGE_KEYS: [&str; 11] = [
     "kind",
     "delivery",
     "reply-within",
@@ -72,7 +83,9 @@ const MESSAGE_KEYS: [&str; 10] = [
     "audit",
     "payload-max",
     "limits",
+    "alarms",
 ];
+const ALARMS_KEYS: [&str; 1] = ["new-flow-after"];
 const OPERATOR_KEYS: [&str; 1] = ["may"];
 const VERSION_READ: &str = "1";
 
@@ -122,6 +135,7 @@ impl Walk<'_, '_> {
             match key.get_ref().as_ref() {
                 "version" => self.version(value),
                 "trust-domain" => self.trust_domain(value),
+                "alarms" => self.alarms_of_all(value),
                 "service" => self.section("service", "[service.web]", value, Self::service),
                 "message" => self.section("message", "[message.\"todos.create\"]", value, Self::message),
                 "operator" => self.section("operator", "[operator.alice]", value, Self::operator),
@@ -179,6 +193,33 @@ impl Walk<'_, '_> {
             None => {
                 self.first.trust_domain = Some(text.clone());
                 self.policy.trust_domain = Some(text);
+            }
+        }
+    }
+
+    /// `[alarms]`: what is said of the alarms about all services.
+    fn alarms_of_all(&mut self, value: &Value<'_>) {
+        let Some(table) = self.table(value, "write a section [alarms] with new-flow-after = \"1d\"") else {
+            return;
+        };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "new-flow-after" => {
+                    let help = "write new-flow-after = \"1d\"";
+                    let Some(new_flows) = self.parsed(value, help, alarms::new_flows) else {
+                        continue;
+                    };
+                    match &self.policy.new_flows {
+                        Some(first) => {
+                            self.findings
+                                .error(new_flows.span, "new-flow-after is given twice")
+                                .second(first.span, "first given here")
+                                .help("keep one of them: it is about all services");
+                        }
+                        None => self.policy.new_flows = Some(new_flows),
+                    }
+                }
+                _ => self.unknown_key(key, "of alarms", &ALARMS_KEYS),
             }
         }
     }
@@ -248,6 +289,7 @@ impl Walk<'_, '_> {
             receives: Vec::new(),
             receives_except: Vec::new(),
             limits: None,
+            alarms: None,
             on_alarm: None,
         };
         for (key, value) in table {
@@ -262,6 +304,7 @@ impl Walk<'_, '_> {
                 "receives" => service.receives = self.patterns("receives", value),
                 "receives-except" => service.receives_except = self.patterns("receives-except", value),
                 "limits" => service.limits = self.limits(value),
+                "alarms" => service.alarms = self.alarms(value),
                 "on-alarm" => service.on_alarm = self.word(value, "what an alarm does", &ON_ALARMS),
                 _ => self.unknown_key(key, "of a service", &SERVICE_KEYS),
             }
@@ -284,6 +327,7 @@ impl Walk<'_, '_> {
                 "audit" => settings.audit = self.word(value, "an audit", &AUDITS),
                 "payload-max" => settings.payload_max = self.parsed(value, "write \"64KiB\"", value::size),
                 "limits" => settings.limits = self.limits(value),
+                "alarms" => settings.alarms = self.alarms(value),
                 unquoted if value.get_ref().is_table() => {
                     let span = self.key(key).span;
                     let full = format!("{}.{unquoted}", name.value);

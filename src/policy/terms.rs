@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::alarms::Alarms;
 use super::rate::{Limit, Limits, Scope};
 use super::source::{Rule, Spanned};
 use super::trie::PatternTrie;
@@ -96,6 +97,8 @@ pub struct Terms {
     pub payload_max: Option<usize>,
     /// How many messages a service may send; as many as it likes unless set.
     pub limits: Option<Limits>,
+    /// Whether alarms are raised about it; as its sending service has it unless set.
+    pub alarms: Option<Alarms>,
 }
 
 impl Default for Terms {
@@ -114,13 +117,14 @@ impl Default for Terms {
             audit: Audit::Flow,
             payload_max: None,
             limits: None,
+            alarms: None,
         }
     }
 }
 
 impl Terms {
     /// Every key of `[message]` with its value, both as they are written in a policy; none for a `payload-max` that
-    /// is the broker's own, and for limits that there are not.
+    /// is the broker's own, for limits that there are not, and for alarms that are as the service has them.
     pub fn written(&self) -> impl Iterator<Item = (&'static str, Option<String>)> {
         let all = Settings {
             kind: Some(self.kind),
@@ -133,6 +137,7 @@ impl Terms {
             audit: Some(self.audit),
             payload_max: self.payload_max,
             limits: self.limits,
+            alarms: self.alarms,
         };
         all.written().into_iter()
     }
@@ -151,6 +156,7 @@ pub(super) struct RawSettings {
     pub(super) audit: Option<Spanned<Audit>>,
     pub(super) payload_max: Option<Spanned<usize>>,
     pub(super) limits: Option<Spanned<Limits>>,
+    pub(super) alarms: Option<Spanned<Alarms>>,
 }
 
 impl RawSettings {
@@ -170,6 +176,7 @@ impl RawSettings {
             audit: value(&self.audit),
             payload_max: value(&self.payload_max),
             limits: value(&self.limits),
+            alarms: value(&self.alarms),
         }
     }
 }
@@ -187,6 +194,7 @@ pub(super) struct Settings {
     audit: Option<Audit>,
     payload_max: Option<usize>,
     limits: Option<Limits>,
+    pub(super) alarms: Option<Alarms>,
 }
 
 impl Settings {
@@ -202,10 +210,11 @@ impl Settings {
         self.audit = self.audit.or(wider.audit);
         self.payload_max = self.payload_max.or(wider.payload_max);
         self.limits = self.limits.or(wider.limits);
+        self.alarms = self.alarms.or(wider.alarms);
     }
 
     /// Every key with its value as it is written, where it is set.
-    pub(super) fn written(&self) -> [(&'static str, Option<String>); 10] {
+    pub(super) fn written(&self) -> [(&'static str, Option<String>); 11] {
         let time = |time: Duration| value::show_ms(time.as_millis() as u64);
         [
             ("kind", self.kind.map(|kind| word(&KINDS, kind))),
@@ -225,6 +234,7 @@ impl Settings {
             ("audit", self.audit.map(|audit| word(&AUDITS, audit))),
             ("payload-max", self.payload_max.map(value::show_size)),
             ("limits", self.limits.map(|limits| limits.to_string())),
+            ("alarms", self.alarms.map(|alarms| alarms.to_string())),
         ]
     }
 
@@ -242,6 +252,7 @@ impl Settings {
             audit: self.audit.unwrap_or(default.audit),
             payload_max: self.payload_max.or(default.payload_max),
             limits: self.limits.or(default.limits),
+            alarms: self.alarms.or(default.alarms),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::reach::{Part, Reach, TooIntricate};
 use super::travel;
-use crate::policy::{Action, Capability, OnAlarm, Policy, Rule, Service};
+use crate::policy::{Action, Alarms, Capability, NewFlows, OnAlarm, Policy, Rule, Service};
 use crate::wire::name::{MessageName, Pattern};
 
 /// All that is different, by service, then operators, then messages.
@@ -96,6 +96,26 @@ pub enum Change {
         /// Its limits in the new policy.
         new: Option<String>,
     },
+    /// Alarms about what a service does are raised more readily or less, where no message says otherwise.
+    Alarms {
+        /// Change.
+        effect: Effect,
+        /// The service.
+        service: Arc<str>,
+        /// As the old policy has it.
+        old: Alarms,
+        /// As the new policy has it.
+        new: Alarms,
+    },
+    /// A new flow is an alarm sooner or later.
+    NewFlowAfter {
+        /// Change.
+        effect: Effect,
+        /// After how long by the old policy.
+        old: NewFlows,
+        /// After how long by the new policy.
+        new: NewFlows,
+    },
     /// An alarm about a service does something else.
     OnAlarm {
         /// Change.
@@ -155,6 +175,13 @@ pub fn diff(old: &Policy, new: &Policy) -> Result<Diff, TooIntricate> {
         limits(&name, before, after, &mut changes);
     }
     operators(old, new, &mut changes);
+    if old.new_flows() != new.new_flows() {
+        changes.push(Change::NewFlowAfter {
+            effect: Effect::Change,
+            old: old.new_flows(),
+            new: new.new_flows(),
+        });
+    }
     changes.extend(travel::changes(old, new)?);
     Ok(Diff { changes })
 }
@@ -183,6 +210,8 @@ impl Change {
             | Self::Message { effect, .. }
             | Self::Operator { effect, .. }
             | Self::Limits { effect, .. }
+            | Self::Alarms { effect, .. }
+            | Self::NewFlowAfter { effect, .. }
             | Self::OnAlarm { effect, .. }
             | Self::Terms { effect, .. } => *effect,
         }
@@ -251,7 +280,7 @@ fn messages(
     }));
 }
 
-/// Limits, and what alarms do, of a service that both list: with another, what it may send comes or goes whole.
+/// Limits, alarms and what these do, of a service that both list: with another, what it may send comes or goes whole.
 fn limits(name: &Arc<str>, before: Option<&Service>, after: Option<&Service>, changes: &mut Vec<Change>) {
     let (Some(before), Some(after)) = (before, after) else {
         return;
@@ -260,6 +289,15 @@ fn limits(name: &Arc<str>, before: Option<&Service>, after: Option<&Service>, ch
     let (old, new) = (written(before), written(after));
     if old != new {
         changes.push(Change::Limits {
+            effect: Effect::Change,
+            service: Arc::clone(name),
+            old,
+            new,
+        });
+    }
+    let (old, new) = (before.alarms(), after.alarms());
+    if old != new {
+        changes.push(Change::Alarms {
             effect: Effect::Change,
             service: Arc::clone(name),
             old,

@@ -22,6 +22,8 @@ struct PolicyFile {
     /// The trust domain of every certificate, without scheme, port or path. At least one file of a policy gives it.
     #[schemars(regex(pattern = r"^[a-z0-9._-]{1,255}$"))]
     trust_domain: Option<String>,
+    /// What is said of the alarms about all services.
+    alarms: Option<AlarmsOfAll>,
     /// The services, by the path of their SPIFFE ID.
     service: Option<BTreeMap<Label, Service>>,
     /// How messages travel, by name or pattern; for each key the most specific pattern that sets it counts.
@@ -45,6 +47,9 @@ struct Service {
     receives_except: Option<Vec<Pattern>>,
     /// How many messages all its instances may send together. Without: as many as they like.
     limits: Option<Limits>,
+    /// Whether alarms are raised about what it sends and about its denials, and how readily, where no message says
+    /// otherwise. Without: default.
+    alarms: Option<Alarms>,
     /// Whether an alarm that it sends more than usual also holds it, until somebody has looked. Without: tell.
     on_alarm: Option<OnAlarm>,
 }
@@ -77,6 +82,8 @@ struct Message {
     payload_max: Option<String>,
     /// How many of them each service may send, all names of this table together. Without: as many as it likes.
     limits: Option<Limits>,
+    /// Whether alarms are raised about them, and how readily. Without: as the sending service has it.
+    alarms: Option<Alarms>,
 }
 
 /// How many messages may come; what is more is refused as overloaded.
@@ -90,6 +97,52 @@ struct Limits {
     /// How many may come at once. Without: as many as in a second at that rate.
     #[schemars(range(min = 1, max = 10_000_000))]
     burst: Option<u32>,
+}
+
+/// Of the alarms about all services.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct AlarmsOfAll {
+    /// How long the broker must have watched before a flow that was never seen is an alarm, 1s to 60d; or never.
+    /// Without: 1d.
+    #[schemars(regex(pattern = r"^(never|[0-9]+(ms|s|m|h|d))$"))]
+    new_flow_after: Option<String>,
+}
+
+/// Whether alarms are raised, and how readily.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its shape is used")]
+enum Alarms {
+    Word(AlarmsWord),
+    Sensitive(SensitiveAlarms),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum AlarmsWord {
+    Default,
+    Off,
+}
+
+/// Alarms of another sensitivity.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its shape is used")]
+struct SensitiveAlarms {
+    sensitivity: Sensitivity,
+}
+
+/// Low: only what is glaring. High: also what is faint, with more false alarms.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its shape is used")]
+enum Sensitivity {
+    Low,
+    Normal,
+    High,
 }
 
 /// An operator: what is not listed, they may not.

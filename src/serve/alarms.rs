@@ -16,9 +16,10 @@ use crate::console::alarms::{AlarmAnswer, AlarmVerb};
 use crate::disk::state;
 use crate::limits::{ALARM_MUTE_S_MAX, ALARM_SNAPSHOT_BYTES_MAX, ALARM_SNAPSHOT_S, ALARM_TICK_S};
 use crate::net::broker::Broker;
+use crate::policy::{Alarms, NewFlows, Policy, Sensitivity};
 use crate::serve::quarantine::QuarantineDesk;
 use crate::serve::webhook::Webhook;
-use crate::traffic::desk::{Alarm, Desk, Step};
+use crate::traffic::desk::{Alarm, Attention, Desk, Measure, Step, Stream, Wishes};
 use crate::traffic::pace::Pace;
 use crate::traffic::rates::{Sample, Samples};
 
@@ -35,6 +36,8 @@ pub(super) struct AlarmDesk {
     path: PathBuf,
     webhook: Option<Arc<Webhook>>,
     samples: Arc<Mutex<Samples>>,
+    /// The policy that the desk goes by.
+    policy: Arc<Mutex<Option<Arc<Policy>>>>,
 }
 
 impl AlarmDesk {
@@ -60,6 +63,7 @@ impl AlarmDesk {
             path,
             webhook,
             samples: Arc::default(),
+            policy: Arc::default(),
         }
     }
 
@@ -190,6 +194,7 @@ impl AlarmDesk {
         });
         let events = {
             let mut desk = self.desk.lock();
+            self.go_by_policy(&mut desk);
             desk.handle_refused(refused, of_others);
             desk.handle_tick(tick, totals);
             desk.poll()
@@ -199,6 +204,15 @@ impl AlarmDesk {
         }
         let opened = events.into_iter().filter(|(step, _)| *step == Step::Opened);
         opened.map(|(_, alarm)| alarm).collect()
+    }
+
+    /// Tells the desk what the policy wishes, where that may be something else than before.
+    fn go_by_policy(&self, desk: &mut Desk) {
+        let policy = self.broker.world.policy();
+        let before = self.policy.lock().replace(Arc::clone(&policy));
+        if !before.is_some_and(|before| Arc::ptr_eq(&before, &policy)) {
+            desk.handle_wishes(wishes(policy), self.broker.clock.now_unix_ms() / 1_000);
+        }
     }
 
     fn tell(&self, step: Step, alarm: &Alarm) {
@@ -225,6 +239,30 @@ impl AlarmDesk {
                 outcome: alarm.outcome.clone(),
             });
         }
+    }
+}
+
+fn wishes(policy: Arc<Policy>) -> Wishes {
+    let new_flow_after_s = match policy.new_flows() {
+        NewFlows::After(time) => Some(time.as_secs()),
+        NewFlows::Never => None,
+    };
+    Wishes {
+        attention: Box::new(move |stream| attention(&policy, stream)),
+        new_flow_after_s,
+    }
+}
+
+/// How closely the policy has a stream watched. Of what no service does, it says nothing.
+fn attention(policy: &Policy, stream: &Stream) -> Attention {
+    if stream.measure == Measure::Refused {
+        return Attention::default();
+    }
+    match policy.alarms(&stream.sender, stream.message.as_deref()) {
+        Alarms::Off => Attention::Off,
+        Alarms::On(Sensitivity::Low) => Attention::Low,
+        Alarms::On(Sensitivity::Normal) => Attention::Normal,
+        Alarms::On(Sensitivity::High) => Attention::High,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod refusals;
 mod stream;
+mod wishes;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,21 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{ALARM_STREAMS_MAX, ALARMS_KEPT_MAX};
 use crate::traffic::alarm::{Finding, Unit};
-use crate::traffic::count::{Change, CountDetector, Sensitivity};
+use crate::traffic::count::{Change, CountDetector};
 use crate::traffic::flow::{FlowKey, FlowTotals};
-use crate::traffic::metric::{MetricDetector, Tuning};
+use crate::traffic::metric::MetricDetector;
 use crate::traffic::pace::Pace;
 
 pub use stream::{Measure, Stream};
+pub use wishes::{Attention, Wishes};
 
-/// A flow is news once the desk has watched for so long, in seconds: a day.
-const NEW_FLOW_S: u64 = 86_400;
 /// A point of a metric is a mean over so long, in seconds.
 const POINT_S: u64 = 300;
 /// A mean of fewer messages is none.
 const POINT_MESSAGES_MIN: u64 = 20;
-/// A response time or a size is worth an alarm if it is so many times what was expected at the most.
-const METRIC_EFFECT: f64 = 1.5;
 /// An alarm of a limit is over after so long within it, in seconds.
 const LIMIT_OVER_S: u64 = 300;
 /// An alarm of a metric is over after so long without another, in seconds.
@@ -73,6 +71,8 @@ struct Counted {
     due: u64,
     /// The alarm of the incident under way.
     open: Option<u64>,
+    #[serde(skip)]
+    attention: Attention,
 }
 
 /// A detector of means.
@@ -83,6 +83,8 @@ struct Measured {
     messages: u64,
     open: Option<u64>,
     alarmed_unix_s: u64,
+    #[serde(skip)]
+    attention: Attention,
 }
 
 /// A sender that is past its limits.
@@ -115,6 +117,7 @@ struct Learned {
 pub struct Desk {
     pace: Pace,
     learned: Learned,
+    wishes: Wishes,
     before: Arc<BTreeMap<FlowKey, FlowTotals>>,
     /// Handshakes that were refused in the tick under way.
     refused: Counts,
@@ -129,6 +132,7 @@ impl Desk {
         Self {
             pace,
             learned: Learned::default(),
+            wishes: Wishes::default(),
             before: Arc::default(),
             refused: Counts::default(),
             is_starting: true,
@@ -302,7 +306,12 @@ impl Desk {
         if !self.has_room() && !self.learned.measured.contains_key(&stream) {
             return;
         }
-        let measured = self.learned.measured.entry(stream).or_default();
+        let wishes = &self.wishes;
+        let measured = self.learned.measured.entry(stream);
+        let measured = measured.or_insert_with_key(|stream| Measured {
+            attention: (wishes.attention)(stream),
+            ..Measured::default()
+        });
         measured.sum += sum;
         measured.messages += messages;
     }
@@ -319,19 +328,21 @@ impl Desk {
         };
         let reading = counted
             .detector
-            .observe(&self.pace, &Sensitivity::default(), tick, count);
+            .observe(&self.pace, &counted.attention.sensitivity(), tick, count);
         counted.due = if count > 0 {
             tick + 1
         } else {
             counted.detector.due(&self.pace)
         };
-        let unix_s = self.pace.unix_s(tick + 1);
+        let (unix_s, is_off) = (self.pace.unix_s(tick + 1), counted.attention == Attention::Off);
         if let Some(change) = reading.change
             && let Some(id) = counted.open.take()
         {
             self.close(id, unix_s, Some(outcome(change)));
         }
-        if let Some(onset) = &reading.onset {
+        if let Some(onset) = &reading.onset
+            && !is_off
+        {
             let finding = Finding::of_count(&self.pace, tick, onset);
             let id = self.open(stream, finding, unix_s);
             if let Some(counted) = self.learned.counted.get_mut(stream) {
@@ -347,7 +358,7 @@ impl Desk {
             let before = self.before.get(key).map_or(0, |before| before.over_limit);
             let refused = now.over_limit.saturating_sub(before);
             let stream = Stream::of(Measure::OverLimit, key);
-            if refused == 0 {
+            if refused == 0 || self.attention(&stream) == Attention::Off {
                 continue;
             }
             if let Some(limited) = self.learned.limited.get_mut(&stream) {
@@ -366,15 +377,17 @@ impl Desk {
     /// The first count of a stream. What is rare, such as a denial, was nought all the time before; a flow of messages
     /// that was not there is news.
     fn meet(&mut self, stream: &Stream, tick: u64) {
-        let mut counted = Counted::default();
+        let mut counted = Counted {
+            attention: self.attention(stream),
+            ..Counted::default()
+        };
         let first_tick = self.learned.first_tick;
         let unix_s = self.pace.unix_s(tick);
-        let is_news = unix_s.saturating_sub(self.pace.unix_s(first_tick)) >= NEW_FLOW_S;
         if stream.measure != Measure::Messages {
             counted
                 .detector
-                .observe(&self.pace, &Sensitivity::default(), first_tick, 0);
-        } else if is_news {
+                .observe(&self.pace, &counted.attention.sensitivity(), first_tick, 0);
+        } else if self.is_news(stream, unix_s) {
             let id = self.open(stream, Finding::new_flow(unix_s), unix_s);
             self.close(id, unix_s, None);
         }
@@ -383,7 +396,6 @@ impl Desk {
 
     /// Takes the means of the last minutes.
     fn end_points(&mut self, unix_s: u64) {
-        let tuning = Tuning::default();
         let mut found = Vec::new();
         for (stream, measured) in &mut self.learned.measured {
             let messages = std::mem::take(&mut measured.messages);
@@ -392,7 +404,9 @@ impl Desk {
                 continue;
             }
             let mean = (sum / messages as f64) as f32;
-            let reading = measured.detector.observe(&tuning, unix_s, mean);
+            let reading = measured
+                .detector
+                .observe(&measured.attention.tuning(), unix_s, mean);
             let unit = if stream.measure == Measure::PayloadSize {
                 Unit::Bytes
             } else {
@@ -401,12 +415,15 @@ impl Desk {
             let finding = reading
                 .onset
                 .map(|onset| Finding::of_metric(unit, unix_s, &onset));
+            let effect = measured.attention.metric_effect();
             let is_worse = |finding: &Finding| {
                 let (low, high) = finding.expected;
-                let is_smaller = stream.measure == Measure::PayloadSize && finding.seen * METRIC_EFFECT < low;
-                is_smaller || finding.seen > high * METRIC_EFFECT
+                let is_smaller = stream.measure == Measure::PayloadSize && finding.seen * effect < low;
+                is_smaller || finding.seen > high * effect
             };
-            if let Some(finding) = finding.filter(is_worse) {
+            if let Some(finding) = finding.filter(is_worse)
+                && measured.attention != Attention::Off
+            {
                 measured.alarmed_unix_s = unix_s;
                 if measured.open.is_none() {
                     found.push((stream.clone(), finding));

@@ -16,8 +16,12 @@ use super::yardsticks;
 const START: usize = 10 * DAY + 5 * HOUR;
 
 /// Feeds a flow to a new detector, and gives each reading to `each`.
-fn feed(flow: &Flow, mut each: impl FnMut(usize, &CountDetector, Reading)) {
-    let (pace, sensitivity) = (Pace::new(TICK_S as u32), Sensitivity::default());
+fn feed(flow: &Flow, each: impl FnMut(usize, &CountDetector, Reading)) {
+    feed_at(flow, Sensitivity::default(), each);
+}
+
+fn feed_at(flow: &Flow, sensitivity: Sensitivity, mut each: impl FnMut(usize, &CountDetector, Reading)) {
+    let pace = Pace::new(TICK_S as u32);
     let mut detector = CountDetector::default();
     for (tick, &count) in flow.counts.iter().enumerate() {
         let reading = detector.observe(&pace, &sensitivity, flow.first_tick + tick as u64, count);
@@ -27,8 +31,12 @@ fn feed(flow: &Flow, mut each: impl FnMut(usize, &CountDetector, Reading)) {
 
 /// The ticks at which an alarm begins.
 fn alarms(flow: &Flow) -> Vec<usize> {
+    alarms_at(flow, Sensitivity::default())
+}
+
+fn alarms_at(flow: &Flow, sensitivity: Sensitivity) -> Vec<usize> {
     let mut alarms = Vec::new();
-    feed(flow, |tick, _, reading| {
+    feed_at(flow, sensitivity, |tick, _, reading| {
         assert_eq!(
             reading.onset.is_some(),
             reading.score >= 1.0,
@@ -118,6 +126,7 @@ pub fn full_report() -> String {
         ### Counts: kinds it was never tried on before\n\n{fresh}\n\
         ### Counts: to compare\n\n\
         | detector | recall | false alarms per flow-week | delay p50 | p90 |\n|---|---|---|---|---|\n{}{}{}\n\
+        ### Counts: other sensitivities\n\n{}\n\
         ### Counts: evasions\n\nRecall, and alarms an attack.\n\n{}\n",
         seeds.start,
         seeds.end - 1,
@@ -127,8 +136,58 @@ pub fn full_report() -> String {
             &report_of(&few, yardsticks::oracle)
         ),
         line("z-score of a fading mean", &report_of(&few, yardsticks::z_score)),
+        sensitivities(&few),
         evasion_table(&few)
     )
+}
+
+/// What gives the ticks of a flow at which an alarm begins.
+type Detect = fn(&Flow) -> Vec<usize>;
+
+/// What `alarms = {sensitivity = …}` of a policy is worth.
+fn sensitivities(seeds: &std::ops::Range<u64>) -> String {
+    let settings: [(&str, Detect); 3] = [
+        ("low", |flow| alarms_at(flow, Sensitivity::LOW)),
+        ("normal", alarms),
+        ("high", |flow| alarms_at(flow, Sensitivity::HIGH)),
+    ];
+    let mut text = format!(
+        "What `alarms = {{sensitivity = …}}` of the policy is worth. Seeds {} to {}, the kinds it was tuned on; the same flows with faint attacks.\n\n\
+        | sensitivity | recall | false alarms per flow-week | delay p50 | p90 | recall of faint attacks |\n|---|---|---|---|---|---|\n",
+        seeds.start,
+        seeds.end - 1
+    );
+    for (name, detect) in settings {
+        let total = report_of(seeds, detect).total();
+        let faint = report(&Kind::TUNED, seeds.clone(), Flow::attacked_faintly, detect).total();
+        text += &format!(
+            "| {name} | {:.3} | {:.2} | {} s | {} s | {:.3} |\n",
+            total.recall(),
+            total.false_alarms_per_week(),
+            total.delay_s(0.5),
+            total.delay_s(0.9),
+            faint.recall()
+        );
+    }
+    text
+}
+
+/// The table of sensitivities alone.
+#[test]
+#[ignore = "a minute: `cargo test --profile sim --test alarms -- --ignored sensitivities --nocapture`"]
+fn sensitivities_alone() {
+    println!("{}", sensitivities(&(1..11)));
+}
+
+#[test]
+fn a_higher_sensitivity_finds_more() {
+    let found = |detect: fn(&Flow) -> Vec<usize>| {
+        let report = report(&Kind::TUNED, 1..3, Flow::attacked_faintly, detect);
+        report.total().recall()
+    };
+    let low = found(|flow| alarms_at(flow, Sensitivity::LOW));
+    let (normal, high) = (found(alarms), found(|flow| alarms_at(flow, Sensitivity::HIGH)));
+    assert!(low < normal && normal < high, "{low:.3} {normal:.3} {high:.3}");
 }
 
 fn report_of(seeds: &std::ops::Range<u64>, detect: fn(&Flow) -> Vec<usize>) -> Report {

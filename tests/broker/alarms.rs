@@ -11,7 +11,7 @@ use exocom::traffic::pace::Pace;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Broker, EXOCOM, PATIENCE};
+use crate::support::{Broker, EXOCOM, PATIENCE, wait_until};
 
 const POLICY: &str = r#"
 version = 1
@@ -206,4 +206,70 @@ async fn a_burst_of_refused_handshakes_is_an_alarm_of_its_address() {
         log.contains("alarm: refused handshakes from 127.0.0.2: "),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_policy_turns_alarms_off_while_they_are_open() {
+    let policy = |of_service: &str, of_message: &str| {
+        format!(
+            "version = 1\ntrust-domain = \"todo.example\"\n[service.web]\nsends = [\"ping\"]\n{of_service}\n\
+             [service.todos]\nreceives = [\"ping\"]\n\
+             [message.ping]\nkind = \"event\"\nlimits = {{rate = \"1/h\", burst = 5}}\n{of_message}\n"
+        )
+    };
+    let mut broker = Broker::dev(&policy("", ""));
+    assert!(broker.stop());
+    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    let broker = broker.restart();
+    let web = broker.client("web").await;
+    let misbehave = async || {
+        for _ in 0..300 {
+            web.publish("ping", "four".into()).await.unwrap();
+            web.publish("purge", "four".into()).await.unwrap();
+        }
+        web.flush().await.unwrap();
+    };
+    // What there is of the two, the oldest first, and how it ended.
+    let known = || {
+        let alarms = all(&broker).into_iter();
+        let of_both = alarms.filter_map(|alarm| {
+            let measure = alarm["stream"]["measure"].as_str()?.to_owned();
+            let outcome = alarm["outcome"].as_str().unwrap_or("open").to_owned();
+            ["denials", "over-limit"]
+                .contains(&&*measure)
+                .then_some((measure, outcome))
+        });
+        let mut of_both: Vec<_> = of_both.collect();
+        of_both.sort();
+        of_both
+    };
+    let are = |denials: &str, over_limit: &[&str]| {
+        let of = |measure: &str, outcome: &str| (measure.to_owned(), outcome.to_owned());
+        let mut all = vec![of("denials", denials)];
+        all.extend(over_limit.iter().map(|outcome| of("over-limit", outcome)));
+        all
+    };
+    let off = "the policy has turned its alarms off";
+
+    // The first tick after a start only says where counting begins.
+    let first_ms = (unix_ms() / 1_000 / TICK_S + 1) * TICK_S * 1_000 + 500;
+    tokio::time::sleep(Duration::from_millis(first_ms - unix_ms())).await;
+    misbehave().await;
+    wait_until("both alarms", || known() == are("open", &["open"])).await;
+
+    // A message's word is about the message, and hides no denials of its sender.
+    broker.change_policy(&policy("", "alarms = \"off\""));
+    misbehave().await;
+    wait_until("the end of one alarm", || known() == are("open", &[off])).await;
+
+    // The service's is about both.
+    broker.change_policy(&policy("alarms = \"off\"", ""));
+    misbehave().await;
+    wait_until("the end of the other", || known() == are(off, &[off])).await;
+    assert!(broker.log().contains(off), "{}", broker.log());
+
+    // And none of the service's where the message says otherwise.
+    broker.change_policy(&policy("alarms = \"off\"", "alarms = \"default\""));
+    misbehave().await;
+    wait_until("a third alarm", || known() == are(off, &["open", off])).await;
 }

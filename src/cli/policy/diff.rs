@@ -197,6 +197,12 @@ fn line(change: &Change) -> (String, String) {
                 format!("limits {} -> {}", value(old), value(new)),
             )
         }
+        Change::Alarms {
+            service, old, new, ..
+        } => (format!("service {service}"), format!("alarms {old} -> {new}")),
+        Change::NewFlowAfter { old, new, .. } => {
+            ("alarms".to_owned(), format!("new-flow-after {old} -> {new}"))
+        }
         Change::OnAlarm {
             service, old, new, ..
         } => (
@@ -215,10 +221,10 @@ fn line(change: &Change) -> (String, String) {
             new,
             ..
         } => {
-            let unset = if *key == "limits" {
-                "none"
-            } else {
-                "the broker's own"
+            let unset = match *key {
+                "limits" => "none",
+                "alarms" => "as the service has it",
+                _ => "the broker's own",
             };
             let value = |value: &Option<String>| value.clone().unwrap_or_else(|| unset.to_owned());
             (

@@ -24,6 +24,8 @@ receives = ["a.>", "event"]
 receives-except = ["a.y"]
 
 [service.idle]
+alarms = "off"
+on-alarm = "quarantine"
 
 [message."nobody.has.this"]
 audit = "each"
@@ -72,4 +74,21 @@ fn keys_of_tracked_messages_are_useful_where_a_narrower_pattern_is_tracked() {
         "[message.\"o.>\"]\nreply-within = \"1s\"\nkind = \"event\"\n[message.\"o.a\"]\nkind=\"command\"",
         0,
     );
+}
+
+#[test]
+fn alarms_that_hold_nobody_are_told() {
+    let check = |text: &str, expected: usize| {
+        let text = format!("[service.a]\nsends = [\"o.a\"]\nreceives = [\"o.a\"]\n{text}");
+        let warnings = compiled(&text).warnings;
+        assert_eq!(warnings.len(), expected, "{text}: {}", warnings.render(false));
+    };
+    check("alarms = \"off\"\non-alarm = \"quarantine\"", 1);
+    check("alarms = \"off\"\non-alarm = \"tell\"", 0);
+    check("alarms = \"default\"\non-alarm = \"quarantine\"", 0);
+    let with_message = |alarms: &str| {
+        format!("alarms = \"off\"\non-alarm = \"quarantine\"\n[message.\"o.*\"]\nalarms = {alarms}")
+    };
+    check(&with_message("{sensitivity = \"low\"}"), 0);
+    check(&with_message("\"off\""), 1);
 }

@@ -20,6 +20,7 @@ fn in_keys() {
         "[message.\"a\"]\nreply_within = \"1s\"",
         "[message.todos.create]\nreply-within = \"1s\"",
         "[operator.alice]\ncan = [\"view\"]",
+        "[alarms]\nnew-flow = \"1d\"",
     ]));
 }
 
@@ -51,6 +52,13 @@ fn in_values() {
         "[message.a]\nlimits = {rate = \"5/s\", bursts = 5}",
         "[message.a]\nlimits = {rate = 5, burst = 5}",
         "[service.web]\non-alarm = \"hold\"",
+        "[message.a]\nalarms = \"on\"",
+        "[message.a]\nalarms = false",
+        "[service.web]\nalarms = {}",
+        "[service.web]\nalarms = {sensitivity = \"hihg\"}",
+        "[service.web]\nalarms = {sensitive = \"high\"}",
+        "[alarms]\nnew-flow-after = \"0s\"",
+        "[alarms]\nnew-flow-after = 1",
     ]));
 }
 
@@ -127,9 +135,14 @@ fn between_files() {
         ),
         source(
             "policies/a.toml",
-            &format!("{TOP}[service.web]\n[message.a]\n[operator.alice]\nmay = []"),
+            &format!(
+                "{TOP}[alarms]\nnew-flow-after = \"1d\"\n[service.web]\n[message.a]\n[operator.alice]\nmay = []"
+            ),
         ),
-        source("policies/c.toml", "trust-domain = \"shop.example\""),
+        source(
+            "policies/c.toml",
+            "trust-domain = \"shop.example\"\n[alarms]\nnew-flow-after = \"never\"",
+        ),
     ])
     .unwrap_err();
     insta::assert_snapshot!(errors.diagnostics().render(false));

@@ -258,6 +258,7 @@ reply-within = "4s"
             audit: Audit::Flow,
             payload_max: None,
             limits: None,
+            alarms: None,
         };
         assert_eq!(terms, expected);
     }
@@ -277,6 +278,7 @@ expires = "7d"
 audit = "each"
 payload-max = "512B"
 limits = {rate = "5/m", burst = 7}
+alarms = {sensitivity = "low"}
 "#,
         );
         let expected = Terms {
@@ -293,6 +295,7 @@ limits = {rate = "5/m", burst = 7}
             audit: Audit::Each,
             payload_max: Some(512),
             limits: policy.terms(&name("x")).limits,
+            alarms: Some(Alarms::On(Sensitivity::Low)),
         };
         let terms = policy.terms(&name("x"));
         assert_eq!(terms, expected);
@@ -307,7 +310,7 @@ limits = {rate = "5/m", burst = 7}
 
     #[test]
     fn are_written_as_a_policy_has_them() {
-        let check = |terms: Terms, expected: [(&str, Option<&str>); 10]| {
+        let check = |terms: Terms, expected: [(&str, Option<&str>); 11]| {
             let written: Vec<_> = terms.written().collect();
             let expected = expected.map(|(key, value)| (key, value.map(str::to_owned)));
             assert_eq!(written, expected);
@@ -325,11 +328,12 @@ limits = {rate = "5/m", burst = 7}
                 ("audit", Some("flow")),
                 ("payload-max", None),
                 ("limits", None),
+                ("alarms", None),
             ],
         );
         let set = policy(
             "[message.x]\nkind = \"event\"\ndelivery = \"at-least-once\"\naudit = \"each\"\n\
-             payload-max = \"64KiB\"\nlimits = {rate = \"5/m\", burst = 7}",
+             payload-max = \"64KiB\"\nlimits = {rate = \"5/m\", burst = 7}\nalarms = \"off\"",
         );
         check(
             set.terms(&name("x")),
@@ -344,6 +348,7 @@ limits = {rate = "5/m", burst = 7}
                 ("audit", Some("each")),
                 ("payload-max", Some("64KiB")),
                 ("limits", Some("{rate = \"5/m\", burst = 7}")),
+                ("alarms", Some("off")),
             ],
         );
     }
@@ -375,6 +380,42 @@ kind = "event"
         check("orders.paid", &["p.toml:7"]);
         check("users.list", &[]);
     }
+}
+
+#[test]
+fn a_message_says_of_its_alarms_what_its_service_does_not() {
+    let policy = policy(
+        r#"
+[alarms]
+new-flow-after = "7d"
+[service.web]
+alarms = "off"
+[service.todos]
+alarms = {sensitivity = "high"}
+[message."a.>"]
+alarms = {sensitivity = "low"}
+[message."a.b"]
+alarms = "default"
+[message."c.>"]
+audit = "each"
+"#,
+    );
+    let check = |sender: &str, message: Option<&str>, expected: &str| {
+        let found = policy.alarms(sender, message).to_string();
+        assert_eq!(found, expected, "{sender} {message:?}");
+    };
+    check("web", None, "off");
+    check("web", Some("x"), "off");
+    check("web", Some("c.d"), "off");
+    check("web", Some("a.c"), "{sensitivity = \"low\"}");
+    check("web", Some("a.b"), "default");
+    // Of messages past the bound of names that are known, the service's.
+    check("web", Some(">"), "off");
+    check("todos", Some("x"), "{sensitivity = \"high\"}");
+    check("todos", Some("a.b"), "default");
+    check("nobody", Some("x"), "default");
+    check("nobody", None, "default");
+    assert_eq!(policy.new_flows().to_string(), "7d");
 }
 
 mod snapshots {

@@ -133,6 +133,11 @@ fn the_example_is_a_shortest_name() {
 /// Two services, two message tables and two operators, each with something of everything.
 fn any_policy(dice: &mut Dice) -> Policy {
     let mut text = String::new();
+    text.push_str(dice.pick::<&str>(&[
+        "",
+        "[alarms]\nnew-flow-after = \"never\"\n",
+        "[alarms]\nnew-flow-after = \"7d\"\n",
+    ]));
     for service in ["s", "t"] {
         if dice.below(5) == 0 {
             continue;
@@ -145,6 +150,7 @@ fn any_policy(dice: &mut Dice) -> Policy {
             "limits = {rate = \"1/s\", burst = 2}\n",
             "on-alarm = \"quarantine\"\n",
         ]));
+        text.push_str(dice.pick::<&str>(&["", "alarms = \"off\"\n", "alarms = {sensitivity = \"low\"}\n"]));
         for (key, count_max) in [("sends", 3), ("receives", 3), ("receives-except", 2)] {
             let mut patterns = dice.patterns(count_max);
             patterns.sort();
@@ -159,6 +165,7 @@ fn any_policy(dice: &mut Dice) -> Policy {
     for pattern in patterns {
         text.push_str(&format!("[message.\"{pattern}\"]\n"));
         text.push_str(dice.pick::<&str>(&["", "attempts = 1\n", "attempts = 2\n"]));
+        text.push_str(dice.pick::<&str>(&["", "alarms = \"off\"\n", "alarms = \"default\"\n"]));
         text.push_str(dice.pick::<&str>(&["", "payload-max = \"1KiB\"\n", "payload-max = \"2KiB\"\n"]));
     }
     for operator in ["o", "p"] {
@@ -337,6 +344,31 @@ fn check_change(change: &Change, old: &Policy, new: &Policy, seed: u64) {
             assert_eq!(
                 (written(old), written(new)),
                 (told_old.clone(), told_new.clone()),
+                "seed {seed}: {change:?}"
+            );
+        }
+        Change::Alarms {
+            service,
+            old: told_old,
+            new: told_new,
+            ..
+        } => {
+            let does = |policy: &Policy| Some(policy.service(service)?.alarms());
+            assert_eq!(
+                (does(old), does(new)),
+                (Some(*told_old), Some(*told_new)),
+                "seed {seed}: {change:?}"
+            );
+        }
+        Change::NewFlowAfter {
+            old: told_old,
+            new: told_new,
+            ..
+        } => {
+            let told = (*told_old, *told_new);
+            assert_eq!(
+                (old.new_flows(), new.new_flows()),
+                told,
                 "seed {seed}: {change:?}"
             );
         }

@@ -115,7 +115,7 @@ fn the_schema_and_the_parser_take_the_same() {
     );
     let every_key = "kind = \"event\"\ndelivery = \"at-least-once\"\nreply-within = \"1ms\"\nack-within = \"1s\"\n\
                      attempts = 1000\nbackoff = \"1s..1m\"\nexpires = \"30d\"\naudit = \"each\"\npayload-max = \"64KiB\"\n\
-                     limits = {rate = \"5/s\", burst = 10000000}";
+                     limits = {rate = \"5/s\", burst = 10000000}\nalarms = \"off\"";
     check(&format!("[message.\"a.*\"]\n{every_key}"), true);
     for wrong in [
         "kind = \"events\"",
@@ -134,9 +134,22 @@ fn the_schema_and_the_parser_take_the_same() {
         "limits = {rate = \"5\"}",
         "limits = {rate = \"5/s\", burst = 0}",
         "limits = {rate = \"5/s\", per = \"web\"}",
+        "alarms = \"on\"",
+        "alarms = true",
+        "alarms = {}",
+        "alarms = {sensitivity = \"none\"}",
+        "alarms = {sensitivity = \"low\", for = \"web\"}",
     ] {
         check(&format!("[message.\"a.*\"]\n{wrong}"), false);
     }
+    check(
+        "[service.web]\nalarms = \"default\"\n[message.a]\nalarms = {sensitivity = \"high\"}",
+        true,
+    );
+    check("[alarms]\nnew-flow-after = \"never\"", true);
+    check("[alarms]\nnew-flow-after = \"2d\"", true);
+    check("[alarms]\nnew-flow-after = \"soon\"", false);
+    check("[alarms]\nnew-flows-after = \"2d\"", false);
     check("[message.\"a..b\"]", false);
     check(
         "[operator.al]\nmay = [\"view\", \"apply-policy\", \"revoke\", \"quarantine\", \"replay\"]",
@@ -186,6 +199,8 @@ fn the_schema_has_the_keys_of_the_parser_and_no_other() {
         ("Message", "[message.a]"),
         ("Operator", "[operator.al]"),
         ("Limits", "[service.web.limits]"),
+        ("SensitiveAlarms", "[service.web.alarms]"),
+        ("AlarmsOfAll", "[alarms]"),
     ] {
         assert_eq!(
             keys(&root["definitions"][definition]),

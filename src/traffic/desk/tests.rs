@@ -172,3 +172,151 @@ fn what_is_muted_is_kept_and_not_told_and_a_restart_changes_nothing() {
         "{again:?}"
     );
 }
+
+/// Wishes that have everything watched in one way.
+fn all(attention: Attention) -> Wishes {
+    Wishes {
+        attention: Box::new(move |_| attention),
+        ..Wishes::default()
+    }
+}
+
+/// What begins, and how what is over ended.
+fn told(desk: &mut Desk) -> Vec<String> {
+    let told = desk.poll().into_iter().filter_map(|(step, alarm)| match step {
+        Step::Opened => Some(format!("{} {}", alarm.finding.kind.name(), alarm.stream)),
+        Step::Closed => Some(format!("{}: {}", alarm.stream, alarm.outcome?)),
+        Step::Updated => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn what_the_policy_turns_off_is_learned_and_raises_nothing() {
+    let (mut desk, mut totals) = known();
+    let mut tick = FIRST + 3 * DAY;
+    let mut odd = |desk: &mut Desk, ticks: u64, times: usize| {
+        for _ in 0..ticks {
+            (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
+            if times > 1 {
+                totals.entry(key("purge")).or_default().denied += 40;
+                totals.entry(key("list")).or_default().over_limit += 1;
+            }
+            desk.handle_tick(tick, totals.clone());
+            tick += 1;
+        }
+        let mut told = told(desk);
+        told.sort();
+        (told, desk.pace.unix_s(tick))
+    };
+    let (before, now) = odd(&mut desk, 12, 5);
+    assert_eq!(
+        before,
+        [
+            "burst denials of web",
+            "burst web → list",
+            "over-limit web → list, over its limit"
+        ]
+    );
+    // Of one message, nobody wants to hear any more: of the service's denials they do.
+    let list_alone = Wishes {
+        attention: Box::new(|stream| match stream.message.as_deref() {
+            Some("list") => Attention::Off,
+            _ => Attention::Normal,
+        }),
+        ..Wishes::default()
+    };
+    desk.handle_wishes(list_alone, now);
+    let off = "the policy has turned its alarms off";
+    let mut closed = told(&mut desk);
+    closed.sort();
+    assert_eq!(
+        closed,
+        [
+            format!("web → list, over its limit: {off}"),
+            format!("web → list: {off}")
+        ]
+    );
+    let (nothing, now) = odd(&mut desk, 12, 5);
+    assert_eq!(
+        nothing, [""; 0],
+        "neither a burst nor limits, nor a second alarm of denials"
+    );
+    desk.handle_wishes(all(Attention::Off), now);
+    assert_eq!(told(&mut desk), [format!("denials of web: {off}")]);
+    assert_eq!(odd(&mut desk, 12, 5).0, [""; 0]);
+    // A restart forgets what the policy wished, until it is told again.
+    let mut desk = Desk::restore(Pace::new(10), &desk.learned(), FIRST + 3 * DAY + 36).unwrap();
+    desk.handle_wishes(all(Attention::Off), now);
+    assert_eq!(odd(&mut desk, 12, 5).0, [""; 0]);
+    // What is usual was not forgotten meanwhile.
+    assert_eq!(odd(&mut desk, 360, 1).0, [""; 0]);
+    desk.handle_wishes(Wishes::default(), now);
+    assert_eq!(odd(&mut desk, 60, 1).0, [""; 0]);
+    let (again, _) = odd(&mut desk, 12, 5);
+    assert!(again.contains(&"burst web → list".to_owned()), "{again:?}");
+}
+
+/// The smallest of some bursts, in tenths of the usual more, that raises an alarm.
+#[test]
+fn the_more_closely_it_is_watched_the_less_it_takes() {
+    let (desk, totals) = known();
+    let learned = desk.learned();
+    let smallest = |attention: Attention| {
+        (1..100_u64).find(|tenths| {
+            let mut desk = Desk::restore(Pace::new(10), &learned, FIRST + 3 * DAY).unwrap();
+            desk.handle_wishes(all(attention), 0);
+            let mut totals = totals.clone();
+            for tick in FIRST + 3 * DAY..FIRST + 3 * DAY + 4 {
+                usual(&mut totals, tick, 5_000);
+                if tick > FIRST + 3 * DAY {
+                    totals.entry(key("list")).or_default().messages += 10 * tenths;
+                }
+                desk.handle_tick(tick, totals.clone());
+            }
+            !told(&mut desk).is_empty()
+        })
+    };
+    let (low, normal, high) = (
+        smallest(Attention::Low),
+        smallest(Attention::Normal),
+        smallest(Attention::High),
+    );
+    assert!(
+        low > normal && normal > high && high.is_some(),
+        "{low:?} {normal:?} {high:?}"
+    );
+    assert_eq!(smallest(Attention::Off), None);
+}
+
+#[test]
+fn the_policy_says_when_a_flow_is_news() {
+    let check = |watched_ticks: u64, new_flow_after_s: Option<u64>, expected: &[&str]| {
+        let mut desk = Desk::new(Pace::new(10));
+        let wishes = Wishes {
+            new_flow_after_s,
+            ..Wishes::default()
+        };
+        desk.handle_wishes(wishes, 0);
+        let mut totals = BTreeMap::new();
+        for tick in FIRST..FIRST + watched_ticks {
+            usual(&mut totals, tick, 5_000);
+            desk.handle_tick(tick, totals.clone());
+        }
+        // From the beginning on: then the first flow is news too.
+        let first: &[&str] = match new_flow_after_s {
+            Some(..10) => &["new-flow web → list"],
+            _ => &[],
+        };
+        assert_eq!(told(&mut desk), first);
+        totals.entry(key("purge")).or_default().messages += 1;
+        desk.handle_tick(FIRST + watched_ticks, totals);
+        assert_eq!(told(&mut desk), expected, "{watched_ticks} {new_flow_after_s:?}");
+    };
+    check(2, Some(1), &["new-flow web → purge"]);
+    check(360, Some(3_600), &["new-flow web → purge"]);
+    check(359, Some(3_600), &[]);
+    check(DAY, Some(86_400), &["new-flow web → purge"]);
+    check(DAY, Some(86_411), &[]);
+    check(2 * DAY, None, &[]);
+}

@@ -108,6 +108,26 @@ impl Default for Tuning {
     }
 }
 
+impl Tuning {
+    /// Fewer alarms: for what matters little.
+    pub fn low() -> Self {
+        Self::default().with_margins(3.0)
+    }
+
+    /// More alarms, and more of them false.
+    pub fn high() -> Self {
+        Self::default().with_margins(0.5)
+    }
+
+    /// With margins that are so many times as wide.
+    fn with_margins(self, times: f32) -> Self {
+        Self {
+            margins: self.margins.map(|margin| times * margin),
+            ..self
+        }
+    }
+}
+
 /// What one point said.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reading {

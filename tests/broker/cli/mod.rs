@@ -154,7 +154,7 @@ fn a_policys_mistake_is_shown_with_its_place_and_remedy() {
 5 | send = []
   | ^^^^
   |
-  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except, limits, on-alarm
+  = help: did you mean "sends"? allowed: zone, sends, receives, receives-except, limits, alarms, on-alarm
 
 bad.toml: refused, 1 finding
 "#;
@@ -170,7 +170,7 @@ bad.toml: refused, 1 finding
             "line": 5,
             "column": 1,
             "message": "\"send\" is not a key of a service",
-            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except, limits, on-alarm",
+            "help": "did you mean \"sends\"? allowed: zone, sends, receives, receives-except, limits, alarms, on-alarm",
             "related": null,
         }],
     });
