@@ -36,6 +36,13 @@ impl Clock {
         self.started_unix_ms.saturating_add(us / 1000)
     }
 
+    /// Microseconds of processor time that this process has used, all its threads together.
+    pub fn processor_us() -> u64 {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let micros = i128::from(used.tv_sec) * 1_000_000 + i128::from(used.tv_nsec) / 1_000;
+        u64::try_from(micros).unwrap_or_default()
+    }
+
     /// Seconds since 1970, as the machine has it.
     pub fn unix_s() -> i64 {
         i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)

@@ -17,6 +17,8 @@ use crate::disk::state;
 use crate::limits::{ALARM_MUTE_S_MAX, ALARM_SNAPSHOT_BYTES_MAX, ALARM_SNAPSHOT_S, ALARM_TICK_S};
 use crate::net::broker::Broker;
 use crate::policy::{Alarms, NewFlows, Policy, Sensitivity};
+use crate::serve::keeper::Counter;
+use crate::serve::load::Load;
 use crate::serve::quarantine::QuarantineDesk;
 use crate::serve::webhook::Webhook;
 use crate::traffic::desk::{Alarm, Attention, Desk, Measure, Step, Stream, Wishes};
@@ -67,18 +69,20 @@ impl AlarmDesk {
         }
     }
 
-    /// Watches until the task is dropped; holds whom the policy says.
-    pub(super) async fn watch(self, quarantine: QuarantineDesk) {
+    /// Watches until the task is dropped; holds whom the policy says. `counter` counts what the store holds.
+    pub(super) async fn watch(self, quarantine: QuarantineDesk, counter: Option<Counter>) {
+        let mut load = Load::default();
         let tick_ms = u64::from(ALARM_TICK_S) * 1_000;
         let mut written_ms = self.broker.clock.now_unix_ms();
         loop {
             let now_ms = self.broker.clock.now_unix_ms();
             tokio::time::sleep(Duration::from_millis(tick_ms - now_ms % tick_ms)).await;
             let now_ms = self.broker.clock.now_unix_ms();
+            let load = load.take(&self.broker, counter.as_ref()).await;
             let this = self.clone();
             let is_due = now_ms >= written_ms + ALARM_SNAPSHOT_S * 1_000;
             let work = move || {
-                let opened = this.tick((now_ms / tick_ms).saturating_sub(1));
+                let opened = this.tick((now_ms / tick_ms).saturating_sub(1), &load);
                 if is_due {
                     this.write();
                 }
@@ -183,7 +187,7 @@ impl AlarmDesk {
     }
 
     /// Gives back the alarms that have begun.
-    fn tick(&self, tick: u64) -> Vec<Alarm> {
+    fn tick(&self, tick: u64, load: &[(Measure, f64)]) -> Vec<Alarm> {
         let (_, now) = self.sample();
         let totals = now.totals;
         let (refused, of_others) = self.broker.take_refused();
@@ -196,6 +200,7 @@ impl AlarmDesk {
             let mut desk = self.desk.lock();
             self.go_by_policy(&mut desk);
             desk.handle_refused(refused, of_others);
+            desk.handle_load(load);
             desk.handle_tick(tick, totals);
             desk.poll()
         };
@@ -255,7 +260,7 @@ fn wishes(policy: Arc<Policy>) -> Wishes {
 
 /// How closely the policy has a stream watched. Of what no service does, it says nothing.
 fn attention(policy: &Policy, stream: &Stream) -> Attention {
-    if stream.measure == Measure::Refused {
+    if stream.measure == Measure::Refused || stream.measure.is_of_broker() {
         return Attention::default();
     }
     match policy.alarms(&stream.sender, stream.message.as_deref()) {

@@ -185,7 +185,7 @@ impl Shared {
 }
 
 /// What waits, if the store says so at once: while its disk hangs there is more to see than nothing.
-async fn queues(counter: &Counter) -> Option<Vec<QueueStatus>> {
+pub(super) async fn queues(counter: &Counter) -> Option<Vec<QueueStatus>> {
     let limit = Duration::from_millis(STATUS_QUEUES_MS_MAX);
     match tokio::time::timeout(limit, counter.order(QueueVerb::Depths)).await {
         Ok(QueueAnswer::Queues { queues, .. }) => Some(queues),

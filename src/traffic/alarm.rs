@@ -71,6 +71,8 @@ pub enum Unit {
     Bytes,
     /// Nothing that is known.
     Plain,
+    /// Processors that are busy.
+    Processors,
 }
 
 /// One alarm of one series, as it began.
@@ -141,6 +143,24 @@ impl Finding {
             since_unix_s: unix_s,
             severity: f64::from(onset.score),
             detector: format!("{}: {:.1} times the threshold", onset.view.name(), onset.score),
+        }
+    }
+
+    /// What a metric detector found of the mean of so many seconds that end now: of the mean itself, whichever view has
+    /// found it.
+    pub fn of_mean(unit: Unit, unix_s: u64, over_s: u64, mean: f64, onset: &metric::Onset) -> Self {
+        let (low, high) = onset.usual;
+        let found = Self::of_metric(unit, unix_s.saturating_sub(over_s), onset);
+        Self {
+            // How much values jump is no number of the series.
+            kind: match found.kind {
+                AlarmKind::Noise => AlarmKind::Level,
+                kind => kind,
+            },
+            seen: mean,
+            expected: (f64::from(low).max(0.0), f64::from(high)),
+            over_s,
+            ..found
         }
     }
 
@@ -263,6 +283,7 @@ impl Scale {
             Unit::Milliseconds => (1.0, " ms"),
             Unit::Bytes => (1.0, " B"),
             Unit::Plain => (1.0, ""),
+            Unit::Processors => (1.0, " processors"),
         };
         Self { times, suffix }
     }

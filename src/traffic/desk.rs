@@ -6,6 +6,7 @@
 mod refusals;
 mod stream;
 mod wishes;
+mod worth;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ALARM_STREAMS_MAX, ALARMS_KEPT_MAX};
-use crate::traffic::alarm::{Finding, Unit};
+use crate::traffic::alarm::Finding;
 use crate::traffic::count::{Change, CountDetector};
 use crate::traffic::flow::{FlowKey, FlowTotals};
 use crate::traffic::metric::MetricDetector;
@@ -22,6 +23,7 @@ use crate::traffic::pace::Pace;
 
 pub use stream::{Measure, Stream};
 pub use wishes::{Attention, Wishes};
+use worth::{Verdict, Worth};
 
 /// A point of a metric is a mean over so long, in seconds.
 const POINT_S: u64 = 300;
@@ -85,6 +87,8 @@ struct Measured {
     alarmed_unix_s: u64,
     #[serde(skip)]
     attention: Attention,
+    #[serde(skip)]
+    worth: Worth,
 }
 
 /// A sender that is past its limits.
@@ -149,8 +153,9 @@ impl Desk {
             counted.due = tick;
         }
         for alarm in learned.alarms.iter_mut().filter(|alarm| {
-            let is_known =
-                learned.counted.contains_key(&alarm.stream) || learned.limited.contains_key(&alarm.stream);
+            let is_known = learned.counted.contains_key(&alarm.stream)
+                || learned.measured.contains_key(&alarm.stream)
+                || learned.limited.contains_key(&alarm.stream);
             alarm.closed_unix_s.is_none() && !is_known
         }) {
             alarm.closed_unix_s = Some(unix_s);
@@ -283,9 +288,9 @@ impl Desk {
         }
         let responses = more(|totals| totals.responses);
         let response_ms = more(|totals| totals.response_us_sum) as f64 / 1_000.0;
-        self.gather(Measure::ResponseTime, key, response_ms, responses);
+        self.gather(Stream::of(Measure::ResponseTime, key), response_ms, responses);
         let bytes = more(|totals| totals.bytes) as f64;
-        self.gather(Measure::PayloadSize, key, bytes, messages);
+        self.gather(Stream::of(Measure::PayloadSize, key), bytes, messages);
     }
 
     fn has_room(&self) -> bool {
@@ -298,11 +303,10 @@ impl Desk {
         counted.len() + measured.len() + limited.len() < ALARM_STREAMS_MAX
     }
 
-    fn gather(&mut self, measure: Measure, key: &FlowKey, sum: f64, messages: u64) {
+    fn gather(&mut self, stream: Stream, sum: f64, messages: u64) {
         if messages == 0 {
             return;
         }
-        let stream = Stream::of(measure, key);
         if !self.has_room() && !self.learned.measured.contains_key(&stream) {
             return;
         }
@@ -396,45 +400,26 @@ impl Desk {
 
     /// Takes the means of the last minutes.
     fn end_points(&mut self, unix_s: u64) {
-        let mut found = Vec::new();
+        let mut judged = Vec::new();
         for (stream, measured) in &mut self.learned.measured {
             let messages = std::mem::take(&mut measured.messages);
             let sum = std::mem::take(&mut measured.sum);
             if messages < POINT_MESSAGES_MIN {
                 continue;
             }
-            let mean = (sum / messages as f64) as f32;
-            let reading = measured
-                .detector
-                .observe(&measured.attention.tuning(), unix_s, mean);
-            let unit = if stream.measure == Measure::PayloadSize {
-                Unit::Bytes
-            } else {
-                Unit::Milliseconds
-            };
-            let finding = reading
-                .onset
-                .map(|onset| Finding::of_metric(unit, unix_s, &onset));
+            let (measure, mean) = (stream.measure, sum / messages as f64);
+            let tuning = measured.attention.tuning();
+            let reading = measured.detector.observe(&tuning, unix_s, mean as f32);
+            let of_mean = |onset| Finding::of_mean(measure.unit(), unix_s, POINT_S, mean, &onset);
+            let found = reading.onset.map(of_mean);
             let effect = measured.attention.metric_effect();
-            let is_worse = |finding: &Finding| {
-                let (low, high) = finding.expected;
-                let is_smaller = stream.measure == Measure::PayloadSize && finding.seen * effect < low;
-                is_smaller || finding.seen > high * effect
-            };
-            if let Some(finding) = finding.filter(is_worse)
-                && measured.attention != Attention::Off
-            {
-                measured.alarmed_unix_s = unix_s;
-                if measured.open.is_none() {
-                    found.push((stream.clone(), finding));
-                }
+            let verdict = measured.worth.judge(measure, effect, unix_s, mean, found);
+            if verdict != Verdict::Usual && measured.attention != Attention::Off {
+                judged.push((stream.clone(), verdict));
             }
         }
-        for (stream, finding) in found {
-            let id = self.open(&stream, finding, unix_s);
-            if let Some(measured) = self.learned.measured.get_mut(&stream) {
-                measured.open = Some(id);
-            }
+        for (stream, verdict) in judged {
+            self.handle_verdict(&stream, verdict, unix_s);
         }
     }
 

@@ -320,3 +320,104 @@ fn the_policy_says_when_a_flow_is_news() {
     check(DAY, Some(86_411), &[]);
     check(2 * DAY, None, &[]);
 }
+
+/// What begins where a flow's answers and the broker's load are so many times the usual, by the number of the mean.
+fn of_means(points: u64, times: impl Fn(u64) -> f64) -> Vec<(String, Finding)> {
+    let (mut desk, mut totals) = known_with_load();
+    let first = FIRST + 3 * DAY;
+    let mut raised = Vec::new();
+    for tick in first..first + 30 * points {
+        let times = times((tick - first) / 30);
+        usual(&mut totals, tick, (times * 5_000.0) as u64);
+        desk.handle_load(&load(tick, times));
+        desk.handle_tick(tick, totals.clone());
+        let opened = desk.poll().into_iter().filter(|(step, _)| *step == Step::Opened);
+        raised.extend(opened.map(|(_, alarm)| (alarm.stream.to_string(), alarm.finding)));
+    }
+    raised
+}
+
+/// Some 100 connections, a tenth of a processor, and nothing that waits.
+fn load(tick: u64, times: f64) -> [(Measure, f64); 4] {
+    let chance = (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / f64::from(1 << 24);
+    [
+        (Measure::Connections, times * (98.0 + 4.0 * chance)),
+        (Measure::Processors, times * (0.1 + 0.02 * chance)),
+        (Measure::TrackedWaiting, (times - 1.0) * 500.0),
+        (Measure::OutboxBytes, (times - 1.0) * 4e6),
+    ]
+}
+
+/// As [`known`], of a broker whose load was watched too.
+fn known_with_load() -> (Desk, BTreeMap<FlowKey, FlowTotals>) {
+    let mut desk = Desk::new(Pace::new(10));
+    let mut totals = BTreeMap::from([(key("list"), FlowTotals::default())]);
+    for tick in FIRST..FIRST + 3 * DAY {
+        usual(&mut totals, tick, 5_000);
+        desk.handle_load(&load(tick, 1.0));
+        desk.handle_tick(tick, totals.clone());
+    }
+    assert_eq!(desk.poll(), []);
+    (desk, totals)
+}
+
+#[test]
+fn slow_answers_and_a_loaded_broker_are_alarms_with_the_right_numbers() {
+    let told = of_means(12, |point| if point < 2 { 1.0 } else { 3.5 });
+    assert_eq!(told.len(), 5, "{told:?}");
+    let check = |what: &str, seen: f64, expected: std::ops::RangeInclusive<f64>| {
+        let found: Vec<_> = told.iter().filter(|(stream, _)| stream == what).collect();
+        let [(_, finding)] = &found[..] else {
+            panic!("{what}: {told:?}")
+        };
+        let (low, high) = finding.expected;
+        assert!((finding.seen - seen).abs() < 0.02 * seen, "{finding:?}");
+        assert!(expected.contains(&low) && expected.contains(&high), "{finding:?}");
+        assert_eq!(
+            finding.since_unix_s,
+            Pace::new(10).unix_s(FIRST + 3 * DAY + 60),
+            "{finding:?}"
+        );
+    };
+    // 3.5 times 5 ms, and what `usual` adds.
+    check("web → list, response time", 17.8, 5.0..=5.7);
+    check("the broker, open connections", 350.0, 98.0..=102.0);
+    check("the broker, processor time", 0.385, 0.1..=0.12);
+    check("the broker, tracked messages waiting", 1_250.0, 0.0..=0.1);
+    check("the broker, bytes waiting for receivers", 1e7, 0.0..=1.0);
+    // The same factor was taken for nothing where it came little by little.
+    let slowly = of_means(30, |point| 1.0 + 0.1 * point.min(25) as f64);
+    assert!(
+        slowly
+            .iter()
+            .any(|(stream, _)| stream == "web → list, response time"),
+        "{slowly:?}"
+    );
+    let little = of_means(30, |point| if point.is_multiple_of(5) { 1.2 } else { 1.0 });
+    assert_eq!(little, []);
+}
+
+#[test]
+fn an_alarm_of_a_mean_lasts_as_long_as_the_mean_is_beyond() {
+    let (mut desk, mut totals) = known();
+    let mut tick = FIRST + 3 * DAY;
+    let mut hours = |desk: &mut Desk, hours: u64, response_us: u64| {
+        for _ in 0..360 * hours {
+            usual(&mut totals, tick, response_us);
+            desk.handle_tick(tick, totals.clone());
+            tick += 1;
+        }
+        told(desk)
+    };
+    let begun = hours(&mut desk, 3, 16_000);
+    assert!(
+        begun.len() == 1 && begun[0].ends_with(" web → list, response time"),
+        "{begun:?}"
+    );
+    let alarm = desk.alarms().next().expect("it is kept");
+    assert!(
+        alarm.closed_unix_s.is_none() && alarm.finding.over_s > 2 * 3_600,
+        "{alarm:?}"
+    );
+    assert_eq!(hours(&mut desk, 1, 5_000), ["web → list, response time: over"]);
+}

@@ -45,7 +45,7 @@ impl Attention {
         }
     }
 
-    /// A response time, a size or a load is worth an alarm if it is so many times what was expected at the most.
+    /// A mean is worth an alarm if it is so many times what was expected at the most.
     pub(super) fn metric_effect(self) -> f64 {
         match self {
             Self::Low => 3.0,

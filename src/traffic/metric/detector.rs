@@ -149,6 +149,8 @@ pub struct Onset {
     pub seen: f32,
     /// Between what it was expected.
     pub expected: (f32, f32),
+    /// Between what the value itself was expected, by the view that finds it the furthest out.
+    pub usual: (f32, f32),
 }
 
 /// A mean that fades.
@@ -207,6 +209,16 @@ pub struct MetricDetector {
     since_alarm: u32,
 }
 
+/// What one view says of a point.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    view: View,
+    /// How far outside, in margins.
+    score: f32,
+    /// The range, before the point was taken in.
+    range: (f32, f32),
+}
+
 /// A value as the views see it.
 struct Seen {
     value: f32,
@@ -228,18 +240,18 @@ impl MetricDetector {
         if self.points <= START_POINTS {
             return Reading::default();
         }
-        let (mut view, mut outside) = (View::Hour, 0.0_f32);
-        let mut expected = (0.0, 0.0);
         let at = VIEWS.map(|view| self.look(view, &seen));
-        let views = VIEWS.into_iter().zip(at).zip(tuning.margins);
-        for (((candidate, (at, width_min)), margin), range) in views.zip(&mut self.ranges) {
-            let ends = range.ends();
-            let score = range.exceed(at, width_min, candidate.creep()) / margin;
-            if score > outside {
-                (view, outside, expected) = (candidate, score, ends);
-            }
+        let mut looks = VIEWS.map(|view| Look {
+            view,
+            score: 0.0,
+            range: (0.0, 0.0),
+        });
+        let views = looks.iter_mut().zip(at).zip(tuning.margins);
+        for (((look, (at, width_min)), margin), range) in views.zip(&mut self.ranges) {
+            look.range = range.ends();
+            look.score = range.exceed(at, width_min, look.view.creep()) / margin;
         }
-        self.judge(tuning, view, outside, expected, &seen)
+        self.judge(tuning, &looks, &seen)
     }
 
     /// Means, ranks and hours with one more value.
@@ -290,17 +302,16 @@ impl MetricDetector {
         }
     }
 
-    fn judge(
-        &mut self,
-        tuning: &Tuning,
-        view: View,
-        outside: f32,
-        range: (f32, f32),
-        seen: &Seen,
-    ) -> Reading {
+    fn judge(&mut self, tuning: &Tuning, looks: &[Look; VIEWS.len()], seen: &Seen) -> Reading {
+        // Of several that are as far outside, the first.
+        let [first, others @ ..] = looks;
+        let furthest = others.iter().fold(
+            first,
+            |best, look| if look.score > best.score { look } else { best },
+        );
         self.alarms *= 1.0 - 1.0 / PATIENCE_POINTS;
         self.since_alarm = self.since_alarm.saturating_add(1);
-        let score = outside / (1.0 + tuning.patience * self.alarms);
+        let score = furthest.score / (1.0 + tuning.patience * self.alarms);
         if score < 1.0 || self.points <= WARM_UP_POINTS || self.since_alarm <= tuning.rest_points {
             return Reading {
                 score: if self.points <= WARM_UP_POINTS {
@@ -315,14 +326,39 @@ impl MetricDetector {
         self.since_alarm = 0;
         Reading {
             score,
-            onset: Some(self.onset(view, score, range, seen)),
+            onset: Some(self.onset(furthest, score, looks, seen)),
         }
     }
 
     /// The alarm, in the series' own numbers.
-    fn onset(&self, view: View, score: f32, (low, high): (f32, f32), seen: &Seen) -> Onset {
+    fn onset(&self, furthest: &Look, score: f32, looks: &[Look], seen: &Seen) -> Onset {
+        let (at, expected) = self.in_numbers(furthest, seen);
+        Onset {
+            view: furthest.view,
+            score,
+            seen: at,
+            expected,
+            usual: self.usual(looks, seen),
+        }
+    }
+
+    /// Between what a value was expected. How much values jump says nothing of that.
+    fn usual(&self, looks: &[Look], seen: &Seen) -> (f32, f32) {
+        let outside = |(low, high): &(f32, f32)| (seen.value - high).max(low - seen.value);
+        let of_value = |look: &&Look| look.view != View::Jumps;
+        let found = looks.iter().filter(|look| look.score >= 1.0).filter(of_value);
+        let found = found.map(|look| self.in_numbers(look, seen).1);
+        let furthest = found.max_by(|a, b| outside(a).total_cmp(&outside(b)));
+        let magnitude = looks.iter().find(|look| look.view == View::Magnitude);
+        let magnitude = || magnitude.map(|look| self.in_numbers(look, seen).1);
+        furthest.or_else(magnitude).unwrap_or_default()
+    }
+
+    /// What a view sees and what it expected, in the series' own numbers.
+    fn in_numbers(&self, look: &Look, seen: &Seen) -> (f32, (f32, f32)) {
+        let (low, high) = look.range;
         let around = |usual: f32| (usual + low, usual + high);
-        let (at, expected) = match view {
+        match look.view {
             View::Hour => (seen.value, around(seen.hour_usual)),
             View::Mean => (self.mean.0, (low, high)),
             View::Magnitude => {
@@ -335,12 +371,6 @@ impl MetricDetector {
                 let at = |step: f32| seen.short_before + step.sinh() * (seen.distance_before + seen.nothing);
                 (seen.value, (at(low), at(high)))
             }
-        };
-        Onset {
-            view,
-            score,
-            seen: at,
-            expected,
         }
     }
 }
