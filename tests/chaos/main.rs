@@ -17,6 +17,8 @@ mod kills;
 mod overload;
 #[cfg(target_os = "linux")]
 mod shim;
+#[cfg(target_os = "linux")]
+mod slow_answers;
 #[path = "../broker/support.rs"]
 mod support;
 #[cfg(target_os = "linux")]
