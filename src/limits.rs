@@ -124,6 +124,10 @@ pub const DENIED_FLOWS_PER_CONNECTION_MAX: usize = 100;
 /// Flows of one sender's open connections together, some 30 MiB. Past it, they are counted under the name `>`.
 pub const FLOWS_PER_SENDER_MAX: usize = 100_000;
 
+/// Flows of connections that have ended whose response times are kept apart, 700 bytes each; past it, those that one
+/// service has answered are counted together.
+pub const RESPONSE_TIMES_KEPT_MAX: usize = 10_000;
+
 /// Flows of connections that have ended, kept apart for `status`; past it, they are counted under the name `>`.
 pub const FLOWS_KEPT_MAX: usize = 200_000;
 

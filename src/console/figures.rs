@@ -4,14 +4,14 @@
 //! Pure: what was counted at two moments comes in. What a list leaves out is always told.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{STATUS_ROWS, STATUS_ROWS_MAX};
-use crate::traffic::flow::{FlowKey, FlowTotals};
+use crate::traffic::flow::{FlowKey, FlowTotals, ResponseTimes};
 use crate::traffic::rates::Sample;
 
 /// What somebody wants to see of the lists of a snapshot.
@@ -85,6 +85,11 @@ pub struct Figures {
     pub response_us_sum: u64,
     /// The mean response time, in microseconds.
     pub response_us_mean: u64,
+    /// What half of the response times do not exceed, in microseconds; `None` where nothing was answered, and for what a
+    /// service sends.
+    pub response_us_p50: Option<u64>,
+    /// What 99 of 100 do not exceed.
+    pub response_us_p99: Option<u64>,
     /// The longest response time, in microseconds.
     pub response_us_max: u64,
     /// Requests that expired or whose receiver was lost.
@@ -120,6 +125,9 @@ pub struct ServiceStatus {
     pub sent: Figures,
     /// What it receives; response times are its own.
     pub received: Figures,
+    /// How these are spread, for the metrics.
+    #[serde(skip)]
+    pub response_times: ResponseTimes,
 }
 
 /// How many rows the lists leave out.
@@ -146,6 +154,15 @@ pub struct Traffic {
     pub flows: Vec<FlowStatus>,
     /// What the lists leave out.
     pub left_out: LeftOut,
+    spreads: Spreads,
+}
+
+/// How response times are spread: of everything, of what each service has answered, and of the flows that are shown.
+#[derive(Debug, Clone, Default)]
+struct Spreads {
+    all: ResponseTimes,
+    services: HashMap<Arc<str>, ResponseTimes>,
+    flows: HashMap<FlowKey, ResponseTimes>,
 }
 
 impl Traffic {
@@ -186,6 +203,7 @@ impl Traffic {
             connections: of.connections,
             sent: of.sent.figures(over_s),
             received: of.received.figures(over_s),
+            response_times: ResponseTimes::default(),
         };
         let mut services: Vec<_> = services.into_iter().map(service_status).collect();
         // Both are in the order of their names already.
@@ -195,6 +213,13 @@ impl Traffic {
             services: wanted.cut(&mut services),
             connections: 0,
             flows: wanted.cut(&mut flows),
+        };
+        let of_flows = flows
+            .iter()
+            .map(|(key, _)| ((*key).clone(), ResponseTimes::default()));
+        let spreads = Spreads {
+            flows: of_flows.collect(),
+            ..Spreads::default()
         };
         let flow_status = |(key, figures): (&FlowKey, Figures)| FlowStatus {
             sender: key.sender.to_string(),
@@ -208,6 +233,41 @@ impl Traffic {
             services,
             flows: flows.into_iter().map(flow_status).collect(),
             left_out,
+            spreads,
+        }
+    }
+
+    /// Takes how the response times of a flow are spread, or of a part of it.
+    pub fn handle_times(&mut self, key: &FlowKey, times: &ResponseTimes) {
+        self.spreads.all.add(times);
+        if let Some(receiver) = &key.receiver {
+            let of_service = self.spreads.services.entry(Arc::clone(receiver));
+            of_service.or_default().add(times);
+        }
+        if let Some(of_flow) = self.spreads.flows.get_mut(key) {
+            of_flow.add(times);
+        }
+    }
+
+    /// Says what these are, once all were taken.
+    pub fn end_times(&mut self) {
+        let Spreads { all, services, flows } = std::mem::take(&mut self.spreads);
+        self.all.take_times(&all);
+        for row in &mut self.services {
+            if let Some(times) = services.get(&*row.service) {
+                row.received.take_times(times);
+                row.response_times = times.clone();
+            }
+        }
+        for row in &mut self.flows {
+            let key = FlowKey {
+                sender: (*row.sender).into(),
+                message: (*row.message).into(),
+                receiver: row.receiver.as_deref().map(Arc::from),
+            };
+            if let Some(times) = flows.get(&key) {
+                row.figures.take_times(times);
+            }
         }
     }
 }
@@ -253,6 +313,8 @@ impl Counted {
             responses: totals.responses,
             response_us_sum: totals.response_us_sum,
             response_us_mean: totals.response_us_mean(),
+            response_us_p50: None,
+            response_us_p99: None,
             response_us_max: totals.response_us_max,
             unanswered: totals.unanswered,
             replies_dropped: totals.replies_dropped,
@@ -306,6 +368,11 @@ impl SortBy {
 }
 
 impl Figures {
+    fn take_times(&mut self, times: &ResponseTimes) {
+        self.response_us_p50 = times.percentile_us(0.5, self.response_us_max);
+        self.response_us_p99 = times.percentile_us(0.99, self.response_us_max);
+    }
+
     /// How far up it comes in an order.
     pub fn rank(&self, sort: SortBy) -> f64 {
         match sort {
@@ -371,6 +438,7 @@ fn lost(totals: &FlowTotals) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::flow::FlowRegistry;
 
     fn key(sender: &str, message: &str, receiver: Option<&str>) -> FlowKey {
         FlowKey {
@@ -475,5 +543,52 @@ mod tests {
         check(SortBy::Response, "", &["list", "pay"], 2, 1);
         check(SortBy::Name, "web", &["list", "purge"], 0, 0);
         check(SortBy::Name, "bank", &["pay"], 0, 0);
+    }
+
+    #[test]
+    fn percentiles_are_of_a_flow_of_who_answers_and_of_everything() {
+        let counters = |times_us: &[u64]| {
+            let registry = FlowRegistry::default();
+            let book = registry.open_book(&"web".into(), 1);
+            let counters = book.counters("list", None);
+            times_us.iter().for_each(|&us| counters.count_response(us));
+            let mut found = None;
+            registry.response_times(&mut |_, times| found = Some(times.clone()));
+            found.expect("it was answered")
+        };
+        let (before, mut now) = samples();
+        let mut totals = (*now.totals).clone();
+        for of_flow in totals.values_mut() {
+            of_flow.response_us_max = 100_000;
+        }
+        now.totals = Arc::new(totals);
+        let mut traffic = Traffic::new(&before, &now, BTreeMap::new(), &Wanted::default());
+        let list = key("web", "list", Some("todos"));
+        // One flow in two parts, and one that is not shown.
+        traffic.handle_times(&list, &counters(&[1_000; 60]));
+        traffic.handle_times(&list, &counters(&[80_000; 40]));
+        traffic.handle_times(&key("other", "list", Some("todos")), &counters(&[9_000; 900]));
+        traffic.end_times();
+        let near = |found: Option<u64>, us: u64| found.is_some_and(|found| found.abs_diff(us) <= us / 8);
+        let flow = traffic.flows.iter().find(|flow| flow.message == "list").unwrap();
+        let Figures {
+            response_us_p50: p50,
+            response_us_p99: p99,
+            ..
+        } = flow.figures;
+        assert!(near(p50, 1_000) && near(p99, 80_000), "{p50:?} {p99:?}");
+        let todos = traffic
+            .services
+            .iter()
+            .find(|row| row.service == "todos")
+            .unwrap();
+        assert!(near(todos.received.response_us_p50, 9_000), "{todos:?}");
+        assert_eq!(
+            (todos.sent.response_us_p50, todos.response_times.count()),
+            (None, 1_000)
+        );
+        assert!(near(traffic.all.response_us_p99, 80_000), "{:?}", traffic.all);
+        let pay = traffic.flows.iter().find(|flow| flow.message == "pay").unwrap();
+        assert_eq!(pay.figures.response_us_p50, None);
     }
 }

@@ -48,7 +48,10 @@ pub(super) fn wanted() -> Wanted {
 /// A snapshot as text.
 pub(super) fn to_text(status: Status) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Metrics(families(&status))));
+    registry.register_collector(Box::new(Metrics {
+        families: families(&status),
+        response_times: response_times(&status),
+    }));
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("a String takes all text");
     out
@@ -106,11 +109,23 @@ struct Family {
 }
 
 #[derive(Debug)]
-struct Metrics(Vec<Family>);
+struct Metrics {
+    families: Vec<Family>,
+    response_times: Vec<Histogram>,
+}
+
+/// How something is spread, of one service.
+#[derive(Debug)]
+struct Histogram {
+    labels: Labels,
+    sum: f64,
+    /// Up to which value, and how many.
+    buckets: Vec<(f64, u64)>,
+}
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in &self.0 {
+        for family in &self.families {
             let kind = if family.is_counter {
                 MetricType::Counter
             } else {
@@ -126,8 +141,32 @@ impl Collector for Metrics {
                 }
             }
         }
+        let (name, help) = ("exocom_response_time_seconds", "Response times, by who answered.");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for Histogram { labels, sum, buckets } in &self.response_times {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let mut row = metric.encode_family(labels)?;
+            row.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)?;
+        }
         Ok(())
     }
+}
+
+/// Of each service that has answered.
+fn response_times(status: &Status) -> Vec<Histogram> {
+    let answered = status.services.iter().filter(|row| row.received.responses > 0);
+    let histogram = |row: &ServiceStatus| {
+        let octaves = row.response_times.by_octave();
+        let seconds = |us: Option<u64>| us.map_or(f64::INFINITY, |us| us as f64 / 1e6);
+        Histogram {
+            labels: vec![("service", row.service.clone())],
+            sum: row.received.response_us_sum as f64 / 1e6,
+            buckets: octaves
+                .map(|(below_us, count)| (seconds(below_us), count))
+                .collect(),
+        }
+    };
+    answered.map(histogram).collect()
 }
 
 fn families(status: &Status) -> Vec<Family> {

@@ -334,6 +334,7 @@ impl Status {
                 received.dropped.to_string(),
                 received.unanswered.to_string(),
                 milliseconds(received.response_us_mean),
+                milliseconds(received.response_us_p99.unwrap_or_default()),
             ]
         });
         let head = [
@@ -349,6 +350,7 @@ impl Status {
             "DROPPED",
             "UNANSWERED",
             "MEAN MS",
+            "P99 MS",
         ];
         table(out, "services", &head, rows.collect(), self.left_out.services)
     }
@@ -397,6 +399,8 @@ impl Status {
                 figures.unanswered.to_string(),
                 figures.responses.to_string(),
                 milliseconds(figures.response_us_mean),
+                milliseconds(figures.response_us_p50.unwrap_or_default()),
+                milliseconds(figures.response_us_p99.unwrap_or_default()),
                 milliseconds(figures.response_us_max),
             ]
         });
@@ -415,6 +419,8 @@ impl Status {
             "UNANSWERED",
             "ANSWERED",
             "MEAN MS",
+            "P50 MS",
+            "P99 MS",
             "MAX MS",
         ];
         table(out, "messages so far", &head, rows.collect(), self.left_out.flows)

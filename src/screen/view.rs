@@ -213,7 +213,7 @@ impl View {
             Tab::Services => (
                 &[
                     "SERVICE", "CONN", "SENDS/S", "RECV/S", "SENT", "RECEIVED", "DENIED", "DROPPED",
-                    "UNANSW", "MEAN MS", "MAX MS",
+                    "UNANSW", "MEAN MS", "P99 MS", "MAX MS",
                 ],
                 &[
                     Min(12),
@@ -225,6 +225,7 @@ impl View {
                     Length(7),
                     Length(7),
                     Length(7),
+                    Length(8),
                     Length(8),
                     Length(8),
                 ],
@@ -248,19 +249,21 @@ impl View {
             Tab::Flows => (
                 &[
                     "SENDER", "MESSAGE", "RECEIVER", "MSG/S", "BYTES/S", "MESSAGES", "DENIED", "LOST",
-                    "MEAN MS", "MAX MS",
+                    "MEAN MS", "P50 MS", "P99 MS", "MAX MS",
                 ],
                 &[
-                    Min(10),
-                    Min(14),
-                    Min(10),
-                    Length(8),
+                    Min(9),
+                    Min(12),
+                    Min(9),
+                    Length(7),
                     Length(10),
-                    Length(10),
+                    Length(9),
+                    Length(6),
+                    Length(6),
                     Length(7),
                     Length(7),
-                    Length(8),
-                    Length(8),
+                    Length(7),
+                    Length(7),
                 ],
             ),
             Tab::Alarms => (&["ALARM"], &[Fill(1)]),
@@ -289,6 +292,7 @@ impl View {
                         received.dropped.to_string(),
                         received.unanswered.to_string(),
                         mean_ms(received),
+                        milliseconds(received.response_us_p99.unwrap_or_default()),
                         milliseconds(received.response_us_max),
                     ]
                 });
@@ -335,6 +339,8 @@ impl View {
                         (figures.denied + figures.over_limit).to_string(),
                         (figures.dropped + figures.no_receiver + figures.unanswered).to_string(),
                         mean_ms(figures),
+                        milliseconds(figures.response_us_p50.unwrap_or_default()),
+                        milliseconds(figures.response_us_p99.unwrap_or_default()),
                         milliseconds(figures.response_us_max),
                     ]
                 });

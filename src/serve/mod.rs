@@ -227,7 +227,10 @@ impl Server {
         let access = operators::access(&shared, keeper.as_ref(), passage, alarms.clone(), held.clone());
         let (watcher, reloading) = watch(&shared);
         let counter = keeper.as_ref().map(Keeper::counter);
-        let mut watching = vec![reloading, tokio::spawn(alarms.clone().watch(held, counter)).abort_handle()];
+        let mut watching = vec![
+            reloading,
+            tokio::spawn(alarms.clone().watch(held, counter)).abort_handle(),
+        ];
         if let (Some(listener), Some(port)) = (&shared.admin, admin_port) {
             let broker = Arc::clone(&shared.broker);
             let task = operators::accept(Arc::clone(listener), port, broker, access.clone());

@@ -21,6 +21,7 @@ use crate::serve::Shared;
 use crate::serve::alarms::AlarmDesk;
 use crate::serve::auditor::Recorder;
 use crate::serve::keeper::Counter;
+use crate::traffic::flow::{FlowKey, ResponseTimes};
 
 impl Shared {
     /// A snapshot, with the rows that are wanted.
@@ -57,7 +58,10 @@ impl Shared {
             }
         }
         let (before, now) = alarms.sample();
-        let traffic = Traffic::new(&before, &now, services, wanted);
+        let mut traffic = Traffic::new(&before, &now, services, wanted);
+        let times = &mut |key: &FlowKey, times: &ResponseTimes| traffic.handle_times(key, times);
+        broker.flows.response_times(times);
+        traffic.end_times();
         let mut left_out = traffic.left_out;
         let counts = broker.counts();
         let counts = CountsStatus {

@@ -5,6 +5,7 @@
 //! those of ended connections held, so that no count is lost.
 
 mod counters;
+mod times;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use serde::Serialize;
 
 use crate::limits::{
     DENIED_FLOWS_PER_CONNECTION_MAX, FLOWS_KEPT_MAX, FLOWS_KEPT_PER_SENDER_MAX, FLOWS_PER_CONNECTION_MAX,
-    FLOWS_PER_SENDER_MAX,
+    FLOWS_PER_SENDER_MAX, RESPONSE_TIMES_KEPT_MAX,
 };
 
 pub use counters::{FlowCounters, FlowSent, FlowTotals, NewlySent};
+pub use times::ResponseTimes;
 
 /// Who sends what to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -89,6 +91,14 @@ impl FlowBook {
         }
     }
 
+    fn add_times_to(&self, each: &mut impl FnMut(FlowKey, &ResponseTimes)) {
+        for ((message, receiver), counted) in &self.flows.lock().by_key {
+            if let Some(times) = counted.counters.times() {
+                each(self.key(message, receiver), &times);
+            }
+        }
+    }
+
     fn key(&self, message: &Arc<str>, receiver: &Option<Arc<str>>) -> FlowKey {
         FlowKey {
             sender: Arc::clone(&self.sender),
@@ -142,6 +152,7 @@ struct Books {
     /// By the address of the book, which is its own while it is open.
     open: HashMap<usize, Arc<FlowBook>>,
     kept: BTreeMap<FlowKey, FlowTotals>,
+    kept_times: BTreeMap<FlowKey, ResponseTimes>,
     /// One for each service that ever sent.
     senders: HashMap<Arc<str>, Sender>,
     /// What connections that have ended had sent and nobody has taken yet; `None` where nobody ever will.
@@ -194,6 +205,7 @@ impl FlowRegistry {
         let Books {
             open,
             kept,
+            kept_times,
             senders,
             new,
         } = &mut *books;
@@ -218,8 +230,34 @@ impl FlowRegistry {
             kept.entry(key).or_default().add(totals);
             sender.kept += kept.len() - known;
         });
+        book.add_times_to(&mut |key, times| {
+            let is_full = kept_times.len() >= RESPONSE_TIMES_KEPT_MAX && !kept_times.contains_key(&key);
+            let key = if is_full {
+                // Still of the service that answered.
+                FlowKey {
+                    sender: Arc::from(">"),
+                    message: Arc::from(">"),
+                    ..key
+                }
+            } else {
+                key
+            };
+            kept_times.entry(key).or_default().add(times);
+        });
         let flows = book.flows.lock().by_key.len();
         book.of_sender.fetch_sub(flows, Relaxed);
+    }
+
+    /// How the response times of every flow that was answered are spread since the start: in any order, and a flow in
+    /// parts.
+    pub fn response_times(&self, each: &mut impl FnMut(&FlowKey, &ResponseTimes)) {
+        let books = self.books.lock();
+        books.kept_times.iter().for_each(|(key, times)| each(key, times));
+        let open: Vec<_> = books.open.values().map(Arc::clone).collect();
+        drop(books);
+        for book in open {
+            book.add_times_to(&mut |key, times| each(&key, times));
+        }
     }
 
     /// The totals of every flow since the start, in the order of their keys.

@@ -85,7 +85,10 @@ fn listed(broker: &Broker, arguments: &[&str]) -> String {
 }
 
 /// The finding of the alarm about one measure, once there is one.
-#[expect(clippy::disallowed_methods, reason = "a test's patience is measured by the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's patience is measured by the clock"
+)]
 async fn alarm(broker: &Broker, measure: &str, patience: Duration) -> Value {
     let start = Instant::now();
     loop {
@@ -148,15 +151,24 @@ async fn a_receiver_that_grows_slow_and_then_silent_is_an_alarm_each() {
     let number = |value: &Value| value.as_f64().expect("a number");
     let (low, high) = (number(&slow["expected"][0]), number(&slow["expected"][1]));
     let usual_ms = USUAL_US as f64 / 1e3;
-    assert!(low > 0.9 * usual_ms && high < 1.3 * usual_ms && low < high, "{slow}");
+    assert!(
+        low > 0.9 * usual_ms && high < 1.3 * usual_ms && low < high,
+        "{slow}"
+    );
     let slow_ms = SLOW.as_secs_f64() * 1e3;
-    assert!(number(&slow["seen"]) >= slow_ms && number(&slow["seen"]) < 10.0 * slow_ms, "{slow}");
+    assert!(
+        number(&slow["seen"]) >= slow_ms && number(&slow["seen"]) < 10.0 * slow_ms,
+        "{slow}"
+    );
 
     answers.store(false, Relaxed);
     let silent = alarm(&broker, "unanswered", PATIENCE).await;
     assert_eq!(silent["kind"], "burst", "{silent}");
     let text = listed(&broker, &[]);
-    for what in ["web → todos.list, response time: ", "web → todos.list, unanswered: "] {
+    for what in [
+        "web → todos.list, response time: ",
+        "web → todos.list, unanswered: ",
+    ] {
         assert!(text.contains(what), "{text}");
     }
     asking.abort();

@@ -9,7 +9,8 @@ use super::*;
 fn figures(messages: u64, per_s: f64, denied: u64, response_us: Option<u64>) -> Value {
     json!({
         "messages": messages, "bytes": 100 * messages, "denied": denied, "dropped": 0, "no_receiver": 0, "over_limit": 0, "quarantined": 0,
-        "responses": 0, "response_us_sum": 0, "response_us_mean": 0, "response_us_max": 9_000, "unanswered": 2, "replies_dropped": 0,
+        "responses": 0, "response_us_sum": 0, "response_us_mean": 0, "response_us_p50": response_us, "response_us_p99": response_us.map(|us| 4 * us),
+        "response_us_max": 9_000, "unanswered": 2, "replies_dropped": 0,
         "rates": {
             "messages_per_s": per_s, "bytes_per_s": 100.0 * per_s, "denied_per_s": 0.0, "lost_per_s": 0.0,
             "response_us_mean": response_us

@@ -2,9 +2,12 @@
 //!
 //! Knows neither the flow's name nor its connection.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
+
+use super::times::{ResponseTimes, TimesCounters};
 
 /// What happened in one flow. All but the response times are written by one thread, the sender's; nothing
 /// here orders anything, so every access is relaxed.
@@ -22,6 +25,8 @@ pub struct FlowCounters {
     response_us_max: AtomicU64,
     unanswered: AtomicU64,
     replies_dropped: AtomicU64,
+    /// There are none before the first answer: most flows have none at all.
+    times: OnceLock<Box<TimesCounters>>,
 }
 
 impl FlowCounters {
@@ -60,6 +65,7 @@ impl FlowCounters {
     pub fn count_response(&self, response_us: u64) {
         self.responses.fetch_add(1, Relaxed);
         self.response_us_sum.fetch_add(response_us, Relaxed);
+        self.times.get_or_init(Box::default).count(response_us);
         if response_us > self.response_us_max.load(Relaxed) {
             self.response_us_max.fetch_max(response_us, Relaxed);
         }
@@ -74,6 +80,11 @@ impl FlowCounters {
     /// call it.
     pub fn count_reply_dropped(&self) {
         self.replies_dropped.fetch_add(1, Relaxed);
+    }
+
+    /// How the response times are spread, if there are any.
+    pub(super) fn times(&self) -> Option<ResponseTimes> {
+        self.times.get().map(|times| times.times())
     }
 
     /// What has been sent so far, as far as it is recorded.

@@ -130,3 +130,45 @@ fn every_count_is_taken_once_whatever_becomes_of_its_connection() {
     );
     assert!(registry.take_new().is_empty());
 }
+
+#[test]
+fn response_times_are_kept_when_their_connection_has_ended_and_in_bounds() {
+    let registry = FlowRegistry::default();
+    let todos: Arc<str> = "todos".into();
+    let gathered = || {
+        let (mut all, mut flows) = (ResponseTimes::default(), BTreeMap::new());
+        registry.response_times(&mut |key, times| {
+            all.add(times);
+            *flows.entry(key.clone()).or_insert(0) += times.count();
+        });
+        (all.count(), flows)
+    };
+    let book = registry.open_book(&"web".into(), 1);
+    let count = |book: &FlowBook, message: &str| {
+        book.counters(message, Some(&todos)).count_response(1_000);
+    };
+    (0..3).for_each(|_| count(&book, "list"));
+    book.counters("created", Some(&todos)).count_delivered(1);
+    assert_eq!(gathered().0, 3);
+    registry.close_book(&book);
+    let (all, flows) = gathered();
+    assert_eq!((all, flows.len()), (3, 1), "a flow without answers has no times");
+    for number in 0..RESPONSE_TIMES_KEPT_MAX + 100 {
+        let book = registry.open_book(&"web".into(), 1);
+        count(&book, &format!("name.{number}"));
+        count(&book, "list");
+        registry.close_book(&book);
+    }
+    let (all, flows) = gathered();
+    assert_eq!(
+        all as usize,
+        3 + 2 * (RESPONSE_TIMES_KEPT_MAX + 100),
+        "none is lost"
+    );
+    assert_eq!(flows.len(), RESPONSE_TIMES_KEPT_MAX + 1);
+    let others = flows
+        .iter()
+        .find(|(key, _)| &*key.sender == ">")
+        .expect("the others");
+    assert_eq!(others.0.receiver, Some(todos.clone()));
+}

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use futures_util::StreamExt;
+
 use crate::config::config;
 use crate::operators::admin_address;
 use crate::support::{Broker, Raw, client_tls, wait_for};
@@ -15,10 +17,10 @@ version = 1
 trust-domain = "todo.example"
 
 [service.web]
-sends = ["ping", "pay"]
+sends = ["ping", "pay", "ask"]
 
 [service.todos]
-receives = ["ping", "pay"]
+receives = ["ping", "pay", "ask"]
 
 [message.ping]
 kind = "event"
@@ -77,7 +79,15 @@ fn parse(text: &str) -> Metrics {
             }
             _ => {
                 let (series, value) = line.rsplit_once(' ').expect("a series and its value");
-                assert_eq!(series.split('{').next(), Some(&*current), "{line}");
+                let name = series.split('{').next().expect("it has a name");
+                let name = match metrics.types.get(&current).map(String::as_str) {
+                    Some("histogram") => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|end| name.strip_suffix(end))
+                        .expect("a part of a histogram"),
+                    _ => name,
+                };
+                assert_eq!(name, current, "{line}");
                 let value = value.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert!(
                     metrics.series.insert(series.to_owned(), value).is_none(),
@@ -128,7 +138,16 @@ async fn each_metric_is_documented_and_tells_what_happened() {
     let (web, todos) = (broker.client("web").await, broker.client("todos").await);
     let _pings = todos.subscribe("ping").await.unwrap();
     todos.flush().await.unwrap();
-    super::wait_for_subscriptions(&broker, 1);
+    let mut asked = todos.subscribe("ask").await.unwrap();
+    todos.flush().await.unwrap();
+    super::wait_for_subscriptions(&broker, 2);
+    let answering = async {
+        let request = asked.next().await.expect("it is asked");
+        let reply = request.reply.expect("somebody waits");
+        todos.publish(reply, "yes".into()).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(web.request("ask", "".into()), answering);
+    answer.expect("it is answered");
     for _ in 0..5 {
         web.publish("ping", "four".into()).await.unwrap();
     }
@@ -147,7 +166,7 @@ async fn each_metric_is_documented_and_tells_what_happened() {
     wait_for("all that has happened", || {
         metrics = scrape(port);
         let is = |series: &str, value: f64| metrics.series.get(series) == Some(&value);
-        is("exocom_messages_sent_total{service=\"web\"}", 5.0)
+        is("exocom_messages_sent_total{service=\"web\"}", 6.0)
             && is("exocom_handshakes_refused_total{rule=\"not-tls\"}", 1.0)
             && is("exocom_tracked_waiting{service=\"todos\"}", 1.0)
             && metrics.series.get("exocom_audit_entries_total") > Some(&0.0)
@@ -160,7 +179,14 @@ async fn each_metric_is_documented_and_tells_what_happened() {
         );
     };
     check("exocom_sent_bytes_total{service=\"web\"}", 20.0);
-    check("exocom_messages_received_total{service=\"todos\"}", 5.0);
+    check("exocom_messages_received_total{service=\"todos\"}", 6.0);
+    let of_answers = |part: &str| format!("exocom_response_time_seconds_{part}");
+    check(&of_answers("count{service=\"todos\"}"), 1.0);
+    check(&of_answers("bucket{le=\"+Inf\",service=\"todos\"}"), 1.0);
+    check(&of_answers("bucket{le=\"67.108864\",service=\"todos\"}"), 1.0);
+    let sum = metrics.series[&of_answers("sum{service=\"todos\"}")];
+    let of_all = metrics.series["exocom_response_seconds_total{service=\"todos\"}"];
+    assert!(sum > 0.0 && sum == of_all, "{sum} {of_all}");
     check("exocom_messages_denied_total{service=\"web\"}", 1.0);
     check("exocom_connections{service=\"todos\"}", 1.0);
     check(
