@@ -283,6 +283,9 @@ pub const QUARANTINE_BYTES_MAX: u64 = 8 << 20;
 /// Lines about denials that one connection may cause in the log in one turn.
 pub const DENIAL_LINES_PER_TURN_MAX: usize = 4;
 
+/// Operators' looks of one kind whose lines in the log are told once a minute; what goes beyond is told each time.
+pub const OPERATOR_LOOKS_KEPT_MAX: usize = 1_024;
+
 /// Lines of one kind that one service, or all clients without an identity together, may cause in the log at once.
 pub const LOG_LINES_AT_ONCE: u32 = 100;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::console::answer::Answer;
+use crate::console::looks::Looks;
 use crate::identity::{Identity, Role};
 use crate::limits::{ADMIN_TEXT_BYTES_MAX, LOG_LINES_AT_ONCE, LOG_LINES_PER_S};
 use crate::policy::{Capability, Policy};
@@ -80,7 +81,7 @@ pub struct Asked {
     pub about: String,
     /// Why, in the operator's words.
     pub why: Option<String>,
-    /// Whether it changes anything, or shows what a message holds. What merely looks is logged as a detail.
+    /// Whether it changes anything, or shows what a message holds. What merely looks is logged once a minute.
     pub is_grave: bool,
 }
 
@@ -159,6 +160,7 @@ pub struct Gate {
     policy: Box<dyn Fn() -> Arc<Policy> + Send + Sync>,
     now_us: Box<dyn Fn() -> u64 + Send + Sync>,
     refusals: LineBudget,
+    looks: Looks,
 }
 
 impl fmt::Debug for Gate {
@@ -179,6 +181,7 @@ impl Gate {
             policy: Box::new(policy),
             now_us: Box::new(now_us),
             refusals: LineBudget::new(LOG_LINES_AT_ONCE, LOG_LINES_PER_S),
+            looks: Looks::default(),
         }
     }
 
@@ -222,13 +225,7 @@ impl Gate {
                 );
             }
         }
-        log_done(
-            who,
-            asked,
-            &done.outcome,
-            before.version(),
-            (self.policy)().version(),
-        );
+        self.log_done(who, asked, &done.outcome, before.version());
         Ok(done.answer)
     }
 
@@ -242,18 +239,23 @@ impl Gate {
             "operator refused"
         );
     }
-}
 
-fn log_done(who: &Who, asked: &Asked, outcome: &Result<String, String>, before: &str, after: &str) {
-    let (verb, about) = (asked.verb, &*asked.about);
-    let why = asked.why.as_deref();
-    match outcome {
-        Ok(outcome) if asked.is_grave => {
-            tracing::info!(%who, verb, about, why, outcome, policy = before, policy_after = after, "operator");
-        }
-        Ok(outcome) => tracing::debug!(%who, verb, about, outcome, policy = before, "operator"),
-        Err(failure) => {
-            tracing::warn!(%who, verb, about, why, failure, policy = before, policy_after = after, "operator");
+    fn log_done(&self, who: &Who, asked: &Asked, outcome: &Result<String, String>, before: &str) {
+        let policy = (self.policy)();
+        let after = policy.version();
+        let (verb, about) = (asked.verb, &*asked.about);
+        let why = asked.why.as_deref();
+        match outcome {
+            Ok(outcome) if asked.is_grave => {
+                tracing::info!(%who, verb, about, why, outcome, policy = before, policy_after = after, "operator");
+            }
+            Ok(_) => match self.looks.count(&who.to_string(), verb, (self.now_us)()) {
+                Some(times) => tracing::info!(%who, verb, about, times, policy = after, "operator looked"),
+                None => tracing::debug!(%who, verb, about, policy = after, "operator looked"),
+            },
+            Err(failure) => {
+                tracing::warn!(%who, verb, about, why, failure, policy = before, policy_after = after, "operator");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod alarms;
 pub mod answer;
 pub mod client;
 pub mod figures;
+mod looks;
 pub mod metrics;
 pub mod policy;
 pub mod quarantine;

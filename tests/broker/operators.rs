@@ -171,6 +171,17 @@ fn the_policy_decides_each_verb_by_the_certificate() {
     for words in ["message 7", "why=\"back\"", "no such dead letter"] {
         assert!(line.contains(words), "{line}");
     }
+    // Looks are told too, but not each of a screen that is open.
+    for _ in 0..3 {
+        assert_eq!(as_somebody(&broker, admin, "alice", &["status"]).0, Some(0));
+    }
+    let log = broker.log();
+    let looks: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("operator looked") && line.contains("verb=\"status\""))
+        .collect();
+    assert!((1..4).contains(&looks.len()), "once a minute: {looks:?}");
+    assert!(looks[0].contains("operator/alice"), "{looks:?}");
     // An operator is no service either.
     assert_eq!(
         broker.raw("alice").rest().lines().last(),
