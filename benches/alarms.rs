@@ -2,9 +2,12 @@
 //! of its time.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use exocom::traffic::count::{CountDetector, Sensitivity};
+use exocom::traffic::desk::Desk;
+use exocom::traffic::flow::FlowRegistry;
 use exocom::traffic::metric::{MetricDetector, Tuning};
 use exocom::traffic::pace::Pace;
 
@@ -64,5 +67,34 @@ fn metrics(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, counts, metrics);
+/// A tick of a thousand flows, from their counters to the alarms.
+fn desk(criterion: &mut Criterion) {
+    const FLOWS: u64 = 1_000;
+    let registry = FlowRegistry::default();
+    let receiver: Arc<str> = "receiver".into();
+    let book = registry.open_book(&"sender".into(), 1);
+    let names = (0..FLOWS).map(|flow| format!("area.message-{flow}"));
+    let counters: Vec<_> = names.map(|name| book.counters(&name, Some(&receiver))).collect();
+    let mut desk = Desk::new(Pace::new(10));
+    let mut tick = 10 * DAY;
+    let mut live = |messages: u64| {
+        for counters in counters.iter().filter(|_| messages > 0) {
+            (0..messages).for_each(|_| counters.count_delivered(128));
+            counters.count_response(2_000);
+        }
+        registry.read_changes(tick, |number, more, key| desk.handle_flow(number, more, key));
+        desk.handle_tick(tick);
+        tick += 1;
+        desk.poll()
+    };
+    (0..400).for_each(|tick| drop(live(5 + tick % 7)));
+    criterion.bench_function("alarms/desk tick of 1,000 flows/busy", |bencher| {
+        bencher.iter(|| live(black_box(8)));
+    });
+    criterion.bench_function("alarms/desk tick of 1,000 flows/silent", |bencher| {
+        bencher.iter(|| live(black_box(0)));
+    });
+}
+
+criterion_group!(benches, counts, metrics, desk);
 criterion_main!(benches);

@@ -450,8 +450,12 @@ pub const BACKTEST_ROWS_ALIKE_MAX: usize = 10_000;
 /// Past it, they are counted and lost; the counts of their flows are not.
 pub const AUDIT_INTAKE_EACH_MAX: usize = 1 << 19;
 
-/// What is watched for alarms: some 200 MiB of detectors at the most. What comes past it is counted and not watched.
-pub const ALARM_STREAMS_MAX: usize = 200_000;
+/// Flows that are watched for alarms. What comes past it is counted and not watched.
+pub const ALARM_FLOWS_MAX: usize = 100_000;
+
+/// Their series, and those of senders and addresses: three for each flow, its messages, response times and sizes; some 300
+/// MiB of detectors at the most.
+pub const ALARM_STREAMS_MAX: usize = 300_000;
 
 /// Addresses whose refused handshakes are watched apart, some 1 MiB of detectors; further ones are watched together.
 pub const ALARM_ADDRESSES_MAX: usize = 1_000;

@@ -26,6 +26,11 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
 /// Replaces a file, and makes its folder where it is missing; both for their owner alone. Returns after the new
 /// content and its name are on disk. After an error the old file is still there, unless only the folder's sync failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, |file| file.write_all(bytes))
+}
+
+/// The same with what `write` writes.
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -33,7 +38,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .prefix(".exocom-")
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()

@@ -3,6 +3,7 @@
 //!
 //! It never holds up a message. What was learned and cannot be read again is given up with a word: it is learned anew.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::traffic::rates::{Sample, Samples};
 /// The file's name in the folder of state.
 const FILE: &str = "alarms";
 /// What it begins with: its format.
-const MAGIC: &[u8; 8] = b"EXOALRM3";
+const MAGIC: &[u8; 8] = b"EXOALRM4";
 
 /// A handle to the desk.
 #[derive(Debug, Clone)]
@@ -110,11 +111,18 @@ impl AlarmDesk {
     }
 
     fn write(&self) {
-        let learned = self.desk.lock().learned();
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(crc32fast::hash(&learned).to_le_bytes());
-        bytes.extend(learned);
-        if let Err(error) = state::replace(&self.path, &bytes) {
+        let written = state::replace_with(&self.path, |file| {
+            file.write_all(MAGIC)?;
+            let mut sum = crc32fast::Hasher::new();
+            // Operators reach the desk between two parts.
+            let part = |part| self.desk.lock().learned_part(part);
+            for bytes in (0..).map_while(part) {
+                sum.update(&bytes);
+                file.write_all(&bytes)?;
+            }
+            file.write_all(&sum.finalize().to_le_bytes())
+        });
+        if let Err(error) = written {
             tracing::warn!(path = %self.path.display(), %error, "what was learned about the traffic cannot be written");
         }
     }
@@ -168,14 +176,32 @@ impl AlarmDesk {
         }
     }
 
-    /// What all flows have counted by now, after what they had counted some time ago: a second at least, and a tick at the
-    /// most, unless the broker has just started.
+    /// Waits until a rate can be told: a second after a tick at the most.
+    pub(super) async fn wait_for_rates(&self) {
+        let tick_us = self.broker.flows.read_us();
+        let wait_us = self.samples.lock().wait_us(self.broker.clock.now_us(), tick_us);
+        tokio::time::sleep(Duration::from_micros(wait_us)).await;
+    }
+
+    /// What all flows have counted by now, after what they had counted some time ago: a second at least for who has waited,
+    /// and a tick at the most, unless the broker has just started.
     pub(super) fn sample(&self) -> (Sample, Sample) {
+        let Broker { flows, clock, .. } = &*self.broker;
+        let before = self
+            .samples
+            .lock()
+            .before(clock.now_us(), flows.read_us())
+            .cloned();
+        let before = before.unwrap_or_else(|| {
+            let (at_us, totals) = flows.totals_before();
+            let totals = Arc::new(totals);
+            Sample { at_us, totals }
+        });
         let now = Sample {
-            totals: Arc::new(self.broker.flows.totals()),
-            at_us: self.broker.clock.now_us(),
+            totals: Arc::new(flows.totals()),
+            at_us: clock.now_us(),
         };
-        let before = self.samples.lock().handle_sample(now.clone());
+        self.samples.lock().handle_sample(now.clone());
         (before, now)
     }
 
@@ -188,8 +214,7 @@ impl AlarmDesk {
 
     /// Gives back the alarms that have begun.
     fn tick(&self, tick: u64, load: &[(Measure, f64)]) -> Vec<Alarm> {
-        let (_, now) = self.sample();
-        let totals = now.totals;
+        self.samples.lock().handle_tick(self.broker.flows.read_us());
         let (refused, of_others) = self.broker.take_refused();
         // An IPv6 address stands for its network, of which everybody has a whole one.
         let refused = refused.into_iter().map(|(address, count)| match address {
@@ -199,9 +224,12 @@ impl AlarmDesk {
         let events = {
             let mut desk = self.desk.lock();
             self.go_by_policy(&mut desk);
+            let now_us = self.broker.clock.now_us();
+            let flows = &self.broker.flows;
+            flows.read_changes(now_us, |number, more, key| desk.handle_flow(number, more, key));
             desk.handle_refused(refused, of_others);
             desk.handle_load(load);
-            desk.handle_tick(tick, totals);
+            desk.handle_tick(tick);
             desk.poll()
         };
         for (step, alarm) in &events {
@@ -277,7 +305,7 @@ fn read(path: &Path, pace: &Pace, tick: u64) -> Result<Option<Desk>, String> {
     let rest = bytes
         .strip_prefix(MAGIC)
         .ok_or("it is of another version, or no such file")?;
-    let (sum, learned) = rest.split_first_chunk().ok_or("it is too short")?;
+    let (learned, sum) = rest.split_last_chunk().ok_or("it is too short")?;
     if crc32fast::hash(learned) != u32::from_le_bytes(*sum) {
         return Err("its checksum is wrong".to_owned());
     }

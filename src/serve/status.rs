@@ -35,6 +35,7 @@ impl Shared {
             Some(counter) => queues(&counter).await,
             None => None,
         };
+        alarms.wait_for_rates().await;
         let (shared, alarms) = (Arc::clone(self), alarms.clone());
         // So many rows are not made where others wait.
         let taken = tokio::task::spawn_blocking(move || shared.snapshot(&alarms, queues, &wanted));

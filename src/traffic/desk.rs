@@ -1,95 +1,40 @@
 //! The desk where alarms are kept: it knows all flows of a broker, gives each to its detectors once a tick, and turns
 //! what they say into alarms that are opened, updated and closed.
 //!
-//! A flow that says nothing costs a comparison a tick. Writes nothing, and knows no clock: a tick is a number.
+//! A flow that says nothing costs nothing, once it has said nothing for an hour. Writes nothing, and knows no clock: a tick
+//! is a number.
 
+mod book;
+mod flows;
 mod refusals;
+mod series;
 mod stream;
 mod wishes;
 mod worth;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ALARM_STREAMS_MAX, ALARMS_KEPT_MAX};
+use crate::limits::ALARM_STREAMS_MAX;
 use crate::traffic::alarm::Finding;
-use crate::traffic::count::{Change, CountDetector};
-use crate::traffic::flow::{FlowKey, FlowTotals};
-use crate::traffic::metric::MetricDetector;
+use crate::traffic::desk::book::AlarmBook;
+use crate::traffic::desk::flows::{Change, Flows};
+use crate::traffic::desk::series::{Counted, Mean, Watch};
+use crate::traffic::flow::{FlowKey, FlowNumber, FlowTotals};
 use crate::traffic::pace::Pace;
 
+pub use book::{Alarm, Step};
 pub use stream::{Measure, Stream};
 pub use wishes::{Attention, Wishes};
-use worth::{Verdict, Worth};
 
 /// A point of a metric is a mean over so long, in seconds.
 const POINT_S: u64 = 300;
-/// A mean of fewer messages is none.
-const POINT_MESSAGES_MIN: u64 = 20;
 /// An alarm of a limit is over after so long within it, in seconds.
 const LIMIT_OVER_S: u64 = 300;
-/// An alarm of a metric is over after so long without another, in seconds.
-const METRIC_OVER_S: u64 = 1_800;
-
-/// One alarm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// Its number.
-    pub id: u64,
-    /// What it is about.
-    pub stream: Stream,
-    /// What was found; while it is open, as it is now.
-    pub finding: Finding,
-    /// When it was raised, in seconds since 1970.
-    pub opened_unix_s: u64,
-    /// When it was over; `None`: it is open.
-    pub closed_unix_s: Option<u64>,
-    /// What became of it.
-    pub outcome: Option<String>,
-    /// Who has taken note of it.
-    pub acknowledged_by: Option<String>,
-    /// Its stream was muted when it was raised: nobody was told.
-    pub is_muted: bool,
-}
-
-/// What happened to an alarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It was raised.
-    Opened,
-    /// It goes on.
-    Updated,
-    /// It is over.
-    Closed,
-}
-
-/// A detector of counts, and when it must be fed at the latest.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Counted {
-    detector: CountDetector,
-    due: u64,
-    /// The alarm of the incident under way.
-    open: Option<u64>,
-    #[serde(skip)]
-    attention: Attention,
-}
-
-/// A detector of means.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Measured {
-    detector: MetricDetector,
-    sum: f64,
-    messages: u64,
-    open: Option<u64>,
-    alarmed_unix_s: u64,
-    #[serde(skip)]
-    attention: Attention,
-    #[serde(skip)]
-    worth: Worth,
-}
+/// How an alarm ends that nobody wants to hear of any more.
+const TURNED_OFF: &str = "the policy has turned its alarms off";
 
 /// A sender that is past its limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -107,13 +52,14 @@ type Counts = HashMap<Stream, u64, RandomState>;
 struct Learned {
     /// The first tick ever.
     first_tick: u64,
-    counted: HashMap<Stream, Counted, RandomState>,
-    measured: HashMap<Stream, Measured, RandomState>,
+    /// What is of no one flow: denials of a sender, and refused handshakes.
+    others: HashMap<Stream, Counted, RandomState>,
+    /// What the broker itself bears.
+    load: BTreeMap<Stream, Mean>,
     limited: BTreeMap<Stream, Limited>,
-    /// Until when each is muted, in seconds since 1970.
-    muted: BTreeMap<Stream, u64>,
-    alarms: VecDeque<Alarm>,
-    next_id: u64,
+    book: AlarmBook,
+    /// The last, since they are written in parts.
+    flows: Flows,
 }
 
 /// The desk. Owned by the task that feeds it; operators reach it between two ticks.
@@ -122,12 +68,12 @@ pub struct Desk {
     pace: Pace,
     learned: Learned,
     wishes: Wishes,
-    before: Arc<BTreeMap<FlowKey, FlowTotals>>,
-    /// Handshakes that were refused in the tick under way.
-    refused: Counts,
-    /// Whether the next totals only say where counting starts.
+    /// What came in the tick under way: of flows, of what is of no one flow, and past the limits.
+    changes: Vec<Change>,
+    counts: Counts,
+    over_limit: BTreeMap<Stream, u64>,
+    /// Whether the next tick only says where counting starts.
     is_starting: bool,
-    events: Vec<(Step, u64)>,
 }
 
 impl Desk {
@@ -137,10 +83,10 @@ impl Desk {
             pace,
             learned: Learned::default(),
             wishes: Wishes::default(),
-            before: Arc::default(),
-            refused: Counts::default(),
+            changes: Vec::new(),
+            counts: Counts::default(),
+            over_limit: BTreeMap::new(),
             is_starting: true,
-            events: Vec::new(),
         }
     }
 
@@ -148,17 +94,19 @@ impl Desk {
     pub fn restore(pace: Pace, learned: &[u8], tick: u64) -> Result<Self, String> {
         let mut learned: Learned = postcard::from_bytes(learned).map_err(|error| error.to_string())?;
         let unix_s = pace.unix_s(tick);
-        for counted in learned.counted.values_mut() {
+        learned.flows.resume(tick);
+        for counted in learned.others.values_mut() {
             counted.detector.resume(tick);
-            counted.due = tick;
         }
-        for alarm in learned.alarms.iter_mut().filter(|alarm| {
-            let is_known = learned.counted.contains_key(&alarm.stream)
-                || learned.measured.contains_key(&alarm.stream)
-                || learned.limited.contains_key(&alarm.stream);
-            alarm.closed_unix_s.is_none() && !is_known
-        }) {
-            alarm.closed_unix_s = Some(unix_s);
+        for alarm in learned.book.alarms.iter_mut() {
+            let is_known = learned.others.contains_key(&alarm.stream)
+                || learned.limited.contains_key(&alarm.stream)
+                || learned.flows.counted(&alarm.stream).is_some()
+                || learned.load.contains_key(&alarm.stream)
+                || learned.flows.mean(&alarm.stream).is_some();
+            if alarm.closed_unix_s.is_none() && !is_known {
+                alarm.closed_unix_s = Some(unix_s);
+            }
         }
         Ok(Self {
             learned,
@@ -166,47 +114,143 @@ impl Desk {
         })
     }
 
-    /// What has been learned, for [`restore`](Self::restore).
-    pub fn learned(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.learned).expect("what is learned is plain data")
+    /// What has been learned, for [`restore`](Self::restore): so many parts, one after the other, until there are no more. The
+    /// whole of it may be hundreds of megabytes.
+    pub fn learned_part(&self, part: usize) -> Option<Vec<u8>> {
+        let Learned {
+            first_tick,
+            others,
+            load,
+            limited,
+            book,
+            flows,
+        } = &self.learned;
+        // The bytes of the parts are those of the whole: a structure is its fields, a list its length and what is in it.
+        let bytes = match part.checked_sub(1) {
+            None => postcard::to_stdvec(&(first_tick, others, load, limited, book, flows.len())),
+            Some(at) => flows.part(at)?,
+        };
+        Some(bytes.expect("what is learned is plain data"))
     }
 
-    /// Takes the totals of all flows at the end of a tick. What happened to which alarm is what [`Self::poll`] says.
-    pub fn handle_tick(&mut self, tick: u64, totals: impl Into<Arc<BTreeMap<FlowKey, FlowTotals>>>) {
-        let totals = totals.into();
+    /// All parts.
+    pub fn learned(&self) -> Vec<u8> {
+        (0..)
+            .map_while(|part| self.learned_part(part))
+            .flatten()
+            .collect()
+    }
+
+    /// Takes what was counted of a flow in the tick that ends; it may come in parts. `number` stands for the flow from
+    /// then on, and is to be given back each time; `key` tells its names. To be called before [`Desk::handle_tick`].
+    pub fn handle_flow(
+        &mut self,
+        number: &mut Option<FlowNumber>,
+        more: &FlowTotals,
+        key: impl Fn() -> FlowKey,
+    ) {
+        if more.denied > 0 {
+            *self.counts.entry(Stream::denials(&key())).or_default() += more.denied;
+        }
+        if more.over_limit > 0 {
+            let stream = Stream::of(Measure::OverLimit, &key());
+            *self.over_limit.entry(stream).or_default() += more.over_limit;
+        }
+        let flows = &mut self.learned.flows;
+        let change = Change::new(more, || {
+            *number = number.or_else(|| flows.number(key()));
+            *number
+        });
+        self.changes.extend(change);
+    }
+
+    /// Takes what the broker itself bears, once a tick and before [`Desk::handle_tick`].
+    pub fn handle_load(&mut self, load: &[(Measure, f64)]) {
+        for &(measure, value) in load {
+            let mean = self.learned.load.entry(Stream::of_broker(measure));
+            mean.or_default().add(value, 1);
+        }
+    }
+
+    /// Goes by other wishes from now on; the time is in seconds since 1970. Alarms that nobody wants any more are closed.
+    pub fn handle_wishes(&mut self, wishes: Wishes, unix_s: u64) {
+        let Learned {
+            flows,
+            others,
+            limited,
+            load,
+            book,
+            ..
+        } = &mut self.learned;
+        let mut ended = Vec::new();
+        flows.handle_wishes(&wishes, &mut ended);
+        for (stream, counted) in others {
+            if counted.handle_wishes(&wishes, stream) {
+                ended.push(stream.clone());
+            }
+        }
+        for (stream, mean) in load {
+            if mean.handle_wishes(&wishes, stream) {
+                ended.push(stream.clone());
+            }
+        }
+        let is_off = |stream: &Stream| (wishes.attention)(stream) == Attention::Off;
+        let limited = limited.extract_if(.., |stream, _| is_off(stream));
+        ended.extend(limited.map(|(stream, _)| stream));
+        for stream in ended {
+            book.close_all(&stream, unix_s, TURNED_OFF);
+        }
+        self.wishes = wishes;
+    }
+
+    /// Ends a tick. What happened to which alarm is what [`Self::poll`] says.
+    pub fn handle_tick(&mut self, tick: u64) {
         if self.learned.first_tick == 0 {
             self.learned.first_tick = tick;
         }
-        self.hold_to_limits(self.pace.unix_s(tick), &totals);
+        self.hold_to_limits(self.pace.unix_s(tick));
         if std::mem::take(&mut self.is_starting) {
-            self.before = totals;
+            self.changes.clear();
             return;
         }
-        let mut counts = self.take_refused();
-        let before = std::mem::replace(&mut self.before, Arc::clone(&totals));
-        // Both are sorted: those of the tick before are met on the way.
-        let mut known = before.iter().peekable();
-        for (key, now) in &*totals {
-            while known.next_if(|(known, _)| *known < key).is_some() {}
-            let before = known.next_if(|(known, _)| *known == key);
-            let before = before.map_or_else(FlowTotals::default, |(_, before)| *before);
-            if *now != before {
-                self.compare(tick, key, &before, now, &mut counts);
+        let counts = std::mem::take(&mut self.counts);
+        let room = self.room();
+        let Learned {
+            first_tick,
+            flows,
+            others,
+            load,
+            book,
+            ..
+        } = &mut self.learned;
+        let mut watch = Watch {
+            pace: &self.pace,
+            first_tick: *first_tick,
+            book,
+            wishes: &self.wishes,
+            room,
+        };
+        flows.observe(&mut watch, tick, &mut self.changes);
+        self.changes.clear();
+        for (stream, &count) in &counts {
+            if !others.contains_key(stream) && watch.has_room() {
+                others.insert(stream.clone(), Counted::meet(&mut watch, stream, tick));
+            }
+            if let Some(counted) = others.get_mut(stream) {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                counted.observe(&mut watch, tick, count, || stream.clone());
             }
         }
-        for (stream, &count) in &counts {
-            self.observe(stream, tick, u32::try_from(count).unwrap_or(u32::MAX));
-        }
         // Those that were heard are due at the next tick.
-        let silent = self.learned.counted.iter();
-        let due = silent.filter(|(_, counted)| counted.due <= tick);
-        let due: Vec<_> = due.map(|(stream, _)| stream.clone()).collect();
-        for stream in due {
-            self.observe(&stream, tick, 0);
+        for (stream, counted) in others.iter_mut().filter(|(_, counted)| counted.due <= tick) {
+            counted.observe(&mut watch, tick, 0, || stream.clone());
         }
         let unix_s = self.pace.unix_s(tick + 1);
         if unix_s % POINT_S < u64::from(self.pace.tick_s()) {
-            self.end_points(unix_s);
+            flows.end_points(&mut watch, unix_s);
+            for (stream, mean) in load {
+                mean.end_point(&mut watch, unix_s, || stream.clone());
+            }
         }
         if unix_s % 60 < u64::from(self.pace.tick_s()) {
             self.update(unix_s);
@@ -215,25 +259,23 @@ impl Desk {
 
     /// What happened since this was asked the last time.
     pub fn poll(&mut self) -> Vec<(Step, Alarm)> {
-        let events = std::mem::take(&mut self.events);
-        let alarm = |(step, id)| Some((step, self.alarm(id)?.clone()));
-        events.into_iter().filter_map(alarm).collect()
+        self.learned.book.poll()
     }
 
     /// All alarms that are kept, the oldest first.
     pub fn alarms(&self) -> impl Iterator<Item = &Alarm> {
-        self.learned.alarms.iter()
+        self.learned.book.alarms.iter()
     }
 
     /// One alarm.
     pub fn alarm(&self, id: u64) -> Option<&Alarm> {
-        self.learned.alarms.iter().find(|alarm| alarm.id == id)
+        self.learned.book.get(id)
     }
 
     /// Somebody has taken note of an alarm. Whether there is one.
     pub fn acknowledge(&mut self, id: u64, who: &str) -> bool {
-        let alarm = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id);
-        alarm.is_some_and(|alarm| {
+        let mut alarms = self.learned.book.alarms.iter_mut();
+        alarms.find(|alarm| alarm.id == id).is_some_and(|alarm| {
             alarm.acknowledged_by = Some(who.to_owned());
             true
         })
@@ -242,259 +284,85 @@ impl Desk {
     /// What an alarm is about raises none that is told until a time. Returns what that is.
     pub fn mute(&mut self, id: u64, until_unix_s: u64) -> Option<Stream> {
         let stream = self.alarm(id)?.stream.clone();
-        self.learned.muted.insert(stream.clone(), until_unix_s);
+        self.learned.book.muted.insert(stream.clone(), until_unix_s);
         Some(stream)
     }
 
     /// What is muted, and until when, in seconds since 1970.
     pub fn muted(&self, unix_s: u64) -> impl Iterator<Item = (&Stream, u64)> {
-        let muted = self.learned.muted.iter().map(|(stream, &until)| (stream, until));
+        let muted = self.learned.book.muted.iter();
+        let muted = muted.map(|(stream, &until)| (stream, until));
         muted.filter(move |&(_, until)| until > unix_s)
     }
 
     /// How many streams are watched, and since when, in seconds since 1970.
     pub fn watched(&self) -> (usize, u64) {
-        let streams = self.learned.counted.len() + self.learned.measured.len();
+        let streams = self.learned.flows.series() + self.learned.others.len() + self.learned.load.len();
         (streams, self.pace.unix_s(self.learned.first_tick))
     }
 
-    /// Sorts out what has changed in a flow. `counts` are of what several flows share.
-    fn compare(
-        &mut self,
-        tick: u64,
-        key: &FlowKey,
-        before: &FlowTotals,
-        now: &FlowTotals,
-        counts: &mut Counts,
-    ) {
-        let more = |of: fn(&FlowTotals) -> u64| of(now).saturating_sub(of(before));
-        let messages = more(|totals| totals.messages);
-        for (measure, count) in [
-            (Measure::Messages, messages),
-            (Measure::Dropped, more(|totals| totals.dropped)),
-            (
-                Measure::Unanswered,
-                more(|totals| totals.unanswered + totals.no_receiver),
-            ),
-        ] {
-            if count > 0 {
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                self.observe(&Stream::of(measure, key), tick, count);
-            }
-        }
-        let denied = more(|totals| totals.denied);
-        if denied > 0 {
-            *counts.entry(Stream::denials(key)).or_default() += denied;
-        }
-        let responses = more(|totals| totals.responses);
-        let response_ms = more(|totals| totals.response_us_sum) as f64 / 1_000.0;
-        self.gather(Stream::of(Measure::ResponseTime, key), response_ms, responses);
-        let bytes = more(|totals| totals.bytes) as f64;
-        self.gather(Stream::of(Measure::PayloadSize, key), bytes, messages);
-    }
-
-    fn has_room(&self) -> bool {
-        let Learned {
-            counted,
-            measured,
-            limited,
-            ..
-        } = &self.learned;
-        counted.len() + measured.len() + limited.len() < ALARM_STREAMS_MAX
-    }
-
-    fn gather(&mut self, stream: Stream, sum: f64, messages: u64) {
-        if messages == 0 {
-            return;
-        }
-        if !self.has_room() && !self.learned.measured.contains_key(&stream) {
-            return;
-        }
-        let wishes = &self.wishes;
-        let measured = self.learned.measured.entry(stream);
-        let measured = measured.or_insert_with_key(|stream| Measured {
-            attention: (wishes.attention)(stream),
-            ..Measured::default()
-        });
-        measured.sum += sum;
-        measured.messages += messages;
-    }
-
-    fn observe(&mut self, stream: &Stream, tick: u64, count: u32) {
-        if !self.learned.counted.contains_key(stream) {
-            if !self.has_room() {
-                return;
-            }
-            self.meet(stream, tick);
-        }
-        let Some(counted) = self.learned.counted.get_mut(stream) else {
-            return;
-        };
-        let reading = counted
-            .detector
-            .observe(&self.pace, &counted.attention.sensitivity(), tick, count);
-        counted.due = if count > 0 {
-            tick + 1
-        } else {
-            counted.detector.due(&self.pace)
-        };
-        let (unix_s, is_off) = (self.pace.unix_s(tick + 1), counted.attention == Attention::Off);
-        if let Some(change) = reading.change
-            && let Some(id) = counted.open.take()
-        {
-            self.close(id, unix_s, Some(outcome(change)));
-        }
-        if let Some(onset) = &reading.onset
-            && !is_off
-        {
-            let finding = Finding::of_count(&self.pace, tick, onset);
-            let id = self.open(stream, finding, unix_s);
-            if let Some(counted) = self.learned.counted.get_mut(stream) {
-                counted.open = Some(id);
-            }
-        }
+    /// How many more streams may be watched.
+    fn room(&self) -> usize {
+        let (streams, _) = self.watched();
+        ALARM_STREAMS_MAX.saturating_sub(streams + self.learned.limited.len())
     }
 
     /// Raises an alarm for each sender that was past its limits, or adds to the one there is. Nothing is to be learned
     /// for that.
-    fn hold_to_limits(&mut self, unix_s: u64, totals: &BTreeMap<FlowKey, FlowTotals>) {
-        for (key, now) in totals.iter().filter(|(_, now)| now.over_limit > 0) {
-            let before = self.before.get(key).map_or(0, |before| before.over_limit);
-            let refused = now.over_limit.saturating_sub(before);
-            let stream = Stream::of(Measure::OverLimit, key);
-            if refused == 0 || self.attention(&stream) == Attention::Off {
+    fn hold_to_limits(&mut self, unix_s: u64) {
+        let mut room = self.room();
+        let Learned { limited, book, .. } = &mut self.learned;
+        for (stream, refused) in std::mem::take(&mut self.over_limit) {
+            if (self.wishes.attention)(&stream) == Attention::Off {
                 continue;
             }
-            if let Some(limited) = self.learned.limited.get_mut(&stream) {
+            if let Some(limited) = limited.get_mut(&stream) {
                 limited.unix_s = unix_s;
-                let open = limited.open;
-                if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == open) {
-                    alarm.finding.seen += refused as f64;
-                }
-            } else if self.has_room() {
-                let open = self.open(&stream, Finding::over_limit(refused, unix_s), unix_s);
-                self.learned.limited.insert(stream, Limited { open, unix_s });
-            }
-        }
-    }
-
-    /// The first count of a stream. What is rare, such as a denial, was nought all the time before; a flow of messages
-    /// that was not there is news.
-    fn meet(&mut self, stream: &Stream, tick: u64) {
-        let mut counted = Counted {
-            attention: self.attention(stream),
-            ..Counted::default()
-        };
-        let first_tick = self.learned.first_tick;
-        let unix_s = self.pace.unix_s(tick);
-        if stream.measure != Measure::Messages {
-            counted
-                .detector
-                .observe(&self.pace, &counted.attention.sensitivity(), first_tick, 0);
-        } else if self.is_news(stream, unix_s) {
-            let id = self.open(stream, Finding::new_flow(unix_s), unix_s);
-            self.close(id, unix_s, None);
-        }
-        self.learned.counted.insert(stream.clone(), counted);
-    }
-
-    /// Takes the means of the last minutes.
-    fn end_points(&mut self, unix_s: u64) {
-        let mut judged = Vec::new();
-        for (stream, measured) in &mut self.learned.measured {
-            let messages = std::mem::take(&mut measured.messages);
-            let sum = std::mem::take(&mut measured.sum);
-            if messages < POINT_MESSAGES_MIN {
-                continue;
-            }
-            let (measure, mean) = (stream.measure, sum / messages as f64);
-            let tuning = measured.attention.tuning();
-            let reading = measured.detector.observe(&tuning, unix_s, mean as f32);
-            let of_mean = |onset| Finding::of_mean(measure.unit(), unix_s, POINT_S, mean, &onset);
-            let found = reading.onset.map(of_mean);
-            let effect = measured.attention.metric_effect();
-            let verdict = measured.worth.judge(measure, effect, unix_s, mean, found);
-            if verdict != Verdict::Usual && measured.attention != Attention::Off {
-                judged.push((stream.clone(), verdict));
-            }
-        }
-        for (stream, verdict) in judged {
-            self.handle_verdict(&stream, verdict, unix_s);
-        }
-    }
-
-    fn open(&mut self, stream: &Stream, finding: Finding, unix_s: u64) -> u64 {
-        self.learned.next_id += 1;
-        let id = self.learned.next_id;
-        let muted_until = self.learned.muted.get(stream).copied();
-        self.learned.alarms.push_back(Alarm {
-            id,
-            stream: stream.clone(),
-            finding,
-            opened_unix_s: unix_s,
-            closed_unix_s: None,
-            outcome: None,
-            acknowledged_by: None,
-            is_muted: muted_until.is_some_and(|until| until > unix_s),
-        });
-        if self.learned.alarms.len() > ALARMS_KEPT_MAX {
-            self.learned.alarms.pop_front();
-        }
-        self.events.push((Step::Opened, id));
-        id
-    }
-
-    fn close(&mut self, id: u64, unix_s: u64, outcome: Option<&str>) {
-        if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id) {
-            alarm.closed_unix_s = Some(unix_s);
-            alarm.outcome = outcome.map(str::to_owned);
-            if outcome.is_some() {
-                self.events.push((Step::Closed, id));
+                book.update(limited.open, false, |finding| finding.seen += refused as f64);
+            } else if room > 0 {
+                room -= 1;
+                let finding = Finding::over_limit(refused, unix_s);
+                let open = book.open(stream.clone(), finding, unix_s);
+                limited.insert(stream, Limited { open, unix_s });
             }
         }
     }
 
     /// Once a minute: what open alarms look like now, and which are over.
     fn update(&mut self, unix_s: u64) {
+        let Learned {
+            flows,
+            others,
+            limited,
+            load,
+            book,
+            ..
+        } = &mut self.learned;
         let within = |limited: &Limited| unix_s >= limited.unix_s + LIMIT_OVER_S;
-        let ended: Vec<_> = self
-            .learned
-            .limited
-            .extract_if(.., |_, limited| within(limited))
-            .collect();
-        for (_, limited) in ended {
-            self.close(limited.open, unix_s, Some("it keeps to its limits again"));
-        }
-        let over = |measured: &&mut Measured| unix_s >= measured.alarmed_unix_s + METRIC_OVER_S;
-        let measured = self.learned.measured.values_mut();
-        let over: Vec<_> = measured
-            .filter(over)
-            .filter_map(|measured| measured.open.take())
-            .collect();
-        for id in over {
-            self.close(id, unix_s, Some("over"));
+        for (_, limited) in limited.extract_if(.., |_, limited| within(limited)) {
+            book.close(limited.open, unix_s, Some("it keeps to its limits again"));
         }
         let tick_s = f64::from(self.pace.tick_s());
-        for counted in self.learned.counted.values() {
-            let (Some(id), Some((seen, since))) = (counted.open, counted.detector.incident_seen()) else {
+        let open = book.alarms.iter().filter(|alarm| alarm.closed_unix_s.is_none());
+        let open: Vec<_> = open.map(|alarm| (alarm.id, alarm.stream.clone())).collect();
+        for (id, stream) in open {
+            if let Some(mean) = flows.mean(&stream).or_else(|| load.get_mut(&stream)) {
+                if mean.is_over(unix_s) {
+                    book.close(id, unix_s, Some("over"));
+                }
                 continue;
-            };
-            if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id) {
-                alarm.finding.seen = f64::from(seen) / tick_s;
-                alarm.finding.since_unix_s = self.pace.unix_s(since).min(alarm.finding.since_unix_s);
-                alarm.finding.over_s = unix_s.saturating_sub(alarm.finding.since_unix_s);
-                self.events.push((Step::Updated, id));
+            }
+            let counted = flows.counted(&stream).or_else(|| others.get(&stream));
+            let counted = counted.filter(|counted| counted.open == Some(id));
+            let seen = counted.and_then(|counted| counted.detector.incident_seen());
+            if let Some((seen, since)) = seen {
+                book.update(id, true, |finding| {
+                    finding.seen = f64::from(seen) / tick_s;
+                    finding.since_unix_s = self.pace.unix_s(since).min(finding.since_unix_s);
+                    finding.over_s = unix_s.saturating_sub(finding.since_unix_s);
+                });
             }
         }
-    }
-}
-
-fn outcome(change: Change) -> &'static str {
-    match change {
-        Change::Over => "over",
-        Change::OverAndHabitual => "over; it comes so often that it is taken for usual from now on",
-        Change::Rebased => "it has lasted for a day, and is the usual level from now on",
-        Change::Begun => "the flow had hardly spoken before; it is learned anew",
     }
 }
 

@@ -8,11 +8,12 @@ mod counters;
 mod times;
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     DENIED_FLOWS_PER_CONNECTION_MAX, FLOWS_KEPT_MAX, FLOWS_KEPT_PER_SENDER_MAX, FLOWS_PER_CONNECTION_MAX,
@@ -23,7 +24,7 @@ pub use counters::{FlowCounters, FlowSent, FlowTotals, NewlySent};
 pub use times::ResponseTimes;
 
 /// Who sends what to whom.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FlowKey {
     /// The sending service.
     pub sender: Arc<str>,
@@ -33,14 +34,38 @@ pub struct FlowKey {
     pub receiver: Option<Arc<str>>,
 }
 
+/// What stands for a flow where its names would be dear to compare. Whoever reads changes gives them out.
+pub type FlowNumber = NonZeroU32;
+
 type NewByKey = HashMap<FlowKey, NewlySent, foldhash::fast::RandomState>;
+type ChangeByKey = HashMap<FlowKey, FlowTotals, foldhash::fast::RandomState>;
 
 /// A flow of one book.
 #[derive(Debug, Default)]
 struct Counted {
     counters: Arc<FlowCounters>,
-    /// What has been taken of it.
+    /// What has been taken of it to be written down.
     taken: FlowSent,
+    /// What had been counted when changes were read the last time, and the sum of it all.
+    seen: FlowTotals,
+    seen_sum: u64,
+    number: Option<FlowNumber>,
+}
+
+impl Counted {
+    /// What was counted since changes were read the last time, if anything was. To see that there is nothing takes no more
+    /// than the counters themselves: no count ever falls, so their sum tells.
+    fn take_change(&mut self) -> Option<FlowTotals> {
+        let now = self.counters.totals();
+        let sum = now.sum();
+        if sum == self.seen_sum {
+            return None;
+        }
+        self.seen_sum = sum;
+        let more = now.since(&self.seen);
+        self.seen = now;
+        Some(more)
+    }
 }
 
 /// By message name and receiver, sorted, since those who read them all want them so.
@@ -85,9 +110,15 @@ impl FlowBook {
         counters
     }
 
-    fn add_to(&self, each: &mut impl FnMut(FlowKey, &FlowTotals)) {
-        for ((message, receiver), counted) in &self.flows.lock().by_key {
-            each(self.key(message, receiver), &counted.counters.totals());
+    /// Tells what has changed since this was asked the last time.
+    fn read_changes(
+        &self,
+        each: &mut impl FnMut(&mut Option<FlowNumber>, &FlowTotals, &dyn Fn() -> FlowKey),
+    ) {
+        for ((message, receiver), counted) in &mut self.flows.lock().by_key {
+            if let Some(more) = counted.take_change() {
+                each(&mut counted.number, &more, &|| self.key(message, receiver));
+            }
         }
     }
 
@@ -153,6 +184,10 @@ struct Books {
     open: HashMap<usize, Arc<FlowBook>>,
     kept: BTreeMap<FlowKey, FlowTotals>,
     kept_times: BTreeMap<FlowKey, ResponseTimes>,
+    /// What of that nobody has read as a change yet.
+    changed: ChangeByKey,
+    /// When changes were read the last time.
+    read_us: u64,
     /// One for each service that ever sent.
     senders: HashMap<Arc<str>, Sender>,
     /// What connections that have ended had sent and nobody has taken yet; `None` where nobody ever will.
@@ -206,8 +241,10 @@ impl FlowRegistry {
             open,
             kept,
             kept_times,
+            changed,
             senders,
             new,
+            ..
         } = &mut *books;
         if open.remove(&Arc::as_ptr(book).addr()).is_none() {
             return;
@@ -216,7 +253,7 @@ impl FlowRegistry {
             book.take_new(new);
         }
         let sender = senders.entry(Arc::clone(&book.sender)).or_default();
-        book.add_to(&mut |key, totals| {
+        let mut keep = |key: FlowKey, totals: &FlowTotals, more: Option<FlowTotals>| {
             let is_full = sender.kept >= FLOWS_KEPT_PER_SENDER_MAX || kept.len() >= FLOWS_KEPT_MAX;
             let key = if is_full && !kept.contains_key(&key) {
                 FlowKey {
@@ -226,10 +263,13 @@ impl FlowRegistry {
             } else {
                 key
             };
+            if let Some(more) = more {
+                changed.entry(key.clone()).or_default().add(&more);
+            }
             let known = kept.len();
             kept.entry(key).or_default().add(totals);
             sender.kept += kept.len() - known;
-        });
+        };
         book.add_times_to(&mut |key, times| {
             let is_full = kept_times.len() >= RESPONSE_TIMES_KEPT_MAX && !kept_times.contains_key(&key);
             let key = if is_full {
@@ -244,8 +284,38 @@ impl FlowRegistry {
             };
             kept_times.entry(key).or_default().add(times);
         });
-        let flows = book.flows.lock().by_key.len();
-        book.of_sender.fetch_sub(flows, Relaxed);
+        let mut flows = book.flows.lock();
+        for ((message, receiver), counted) in &mut flows.by_key {
+            let more = counted.take_change();
+            keep(book.key(message, receiver), &counted.seen, more);
+        }
+        book.of_sender.fetch_sub(flows.by_key.len(), Relaxed);
+    }
+
+    /// Tells of every flow what was counted since this was called the last time, at a time of the broker's clock: every
+    /// count comes here once. A flow comes once for each connection that sends it, with the number that `each` has given
+    /// it there, and a way to its names.
+    pub fn read_changes(
+        &self,
+        now_us: u64,
+        mut each: impl FnMut(&mut Option<FlowNumber>, &FlowTotals, &dyn Fn() -> FlowKey),
+    ) {
+        let mut books = self.books.lock();
+        books.read_us = now_us;
+        let changed = std::mem::take(&mut books.changed);
+        let open: Vec<_> = books.open.values().map(Arc::clone).collect();
+        drop(books);
+        for (key, more) in &changed {
+            each(&mut None, more, &|| key.clone());
+        }
+        for book in open {
+            book.read_changes(&mut each);
+        }
+    }
+
+    /// When changes were read the last time; 0 where never.
+    pub fn read_us(&self) -> u64 {
+        self.books.lock().read_us
     }
 
     /// How the response times of every flow that was answered are spread since the start: in any order, and a flow in
@@ -265,21 +335,48 @@ impl FlowRegistry {
         let books = self.books.lock();
         let kept = books.kept.iter().map(|(key, totals)| (key.clone(), *totals));
         let mut all: Vec<_> = kept.collect();
-        for book in books.open.values() {
-            book.add_to(&mut |key, totals| all.push((key, *totals)));
-        }
+        books.add_to(&mut all, |counted| counted.counters.totals());
         drop(books);
-        // Each book is sorted: sorting finds these runs, and merges them.
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
-        all.dedup_by(|(later, more), (key, totals)| {
-            let is_same = later == key;
-            if is_same {
-                totals.add(more);
-            }
-            is_same
-        });
-        all.into_iter().collect()
+        summed_up(all)
     }
+
+    /// The same as they were when changes were read the last time, and when that was.
+    pub fn totals_before(&self) -> (u64, BTreeMap<FlowKey, FlowTotals>) {
+        let books = self.books.lock();
+        let kept = books.kept.iter().map(|(key, totals)| {
+            let more = books.changed.get(key).copied().unwrap_or_default();
+            (key.clone(), totals.since(&more))
+        });
+        let mut all: Vec<_> = kept.collect();
+        books.add_to(&mut all, |counted| counted.seen);
+        let read_us = books.read_us;
+        drop(books);
+        (read_us, summed_up(all))
+    }
+}
+
+impl Books {
+    fn add_to(&self, all: &mut Vec<(FlowKey, FlowTotals)>, of: impl Fn(&Counted) -> FlowTotals) {
+        for book in self.open.values() {
+            for ((message, receiver), counted) in &book.flows.lock().by_key {
+                all.push((book.key(message, receiver), of(counted)));
+            }
+        }
+    }
+}
+
+/// Each flow once, in the order of their keys.
+fn summed_up(mut all: Vec<(FlowKey, FlowTotals)>) -> BTreeMap<FlowKey, FlowTotals> {
+    // Each book is sorted: sorting finds these runs, and merges them.
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.dedup_by(|(later, more), (key, totals)| {
+        let is_same = later == key;
+        if is_same {
+            totals.add(more);
+        }
+        is_same
+    });
+    all.into_iter().collect()
 }
 
 #[cfg(test)]

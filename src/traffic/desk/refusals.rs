@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::limits::ALARM_ADDRESSES_MAX;
-use crate::traffic::desk::{Counts, Desk, Measure, Stream};
+use crate::traffic::desk::{Desk, Measure, Stream};
 
 /// The name of what comes from further addresses.
 const OTHERS: &str = "other addresses";
@@ -39,11 +39,11 @@ impl Desk {
             .collect();
         let (mut places, mut quiet) = self.places(&by_stream.iter().map(|(stream, _)| stream).collect());
         for (stream, count) in by_stream {
-            let has_place = self.learned.counted.contains_key(&stream) || {
+            let has_place = self.learned.others.contains_key(&stream) || {
                 if places == 0
                     && let Some(stream) = quiet.pop()
                 {
-                    self.learned.counted.remove(&stream);
+                    self.learned.others.remove(&stream);
                     places = 1;
                 }
                 let has_place = places > 0;
@@ -51,24 +51,19 @@ impl Desk {
                 has_place
             };
             if has_place {
-                *self.refused.entry(stream).or_default() += count;
+                *self.counts.entry(stream).or_default() += count;
             } else {
                 of_others += count;
             }
         }
         if of_others > 0 {
-            *self.refused.entry(Stream::refused(OTHERS)).or_default() += of_others;
+            *self.counts.entry(Stream::refused(OTHERS)).or_default() += of_others;
         }
-    }
-
-    /// What was refused in this tick, of which the detectors have not heard yet.
-    pub(super) fn take_refused(&mut self) -> Counts {
-        std::mem::take(&mut self.refused)
     }
 
     /// How many more addresses may be watched, and those that may be forgotten for others, the quietest last.
     fn places(&self, coming: &HashSet<&Stream>) -> (usize, Vec<Stream>) {
-        let counted = self.learned.counted.iter();
+        let counted = self.learned.others.iter();
         let known: Vec<_> = counted
             .filter(|(stream, _)| stream.measure == Measure::Refused && *stream.sender != *OTHERS)
             .collect();
@@ -86,8 +81,6 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::traffic::desk::Step;
     use crate::traffic::pace::Pace;
@@ -102,7 +95,7 @@ mod tests {
                 .map(|(address, count)| ((*address).to_owned(), *count)),
             of_others,
         );
-        desk.handle_tick(tick, BTreeMap::new());
+        desk.handle_tick(tick);
     }
 
     /// A desk that has seen a tick, and nothing for two days.
@@ -148,7 +141,7 @@ mod tests {
         for at in 1..8 {
             let crowd = (0..3 * ALARM_ADDRESSES_MAX).map(|host| (format!("2001:db8:{at}:{host:x}::/64"), 1));
             desk.handle_refused(crowd.chain([("192.0.2.7".to_owned(), 40)]), 0);
-            desk.handle_tick(FIRST + 2 * DAY + at, BTreeMap::new());
+            desk.handle_tick(FIRST + 2 * DAY + at);
         }
         assert!(
             desk.watched().0 <= ALARM_ADDRESSES_MAX + 1,

@@ -14,21 +14,46 @@ fn key(message: &str) -> FlowKey {
     }
 }
 
+/// What all flows have counted so far, as a broker would tell it.
+#[derive(Clone, Default)]
+struct Totals {
+    now: BTreeMap<FlowKey, FlowTotals>,
+    told: BTreeMap<FlowKey, (Option<FlowNumber>, FlowTotals)>,
+}
+
+impl Totals {
+    /// Ends a tick: what has come since the last.
+    fn tell(&mut self, desk: &mut Desk, tick: u64) {
+        for (key, now) in &self.now {
+            let (number, told) = self.told.entry(key.clone()).or_default();
+            if now != told {
+                desk.handle_flow(number, &now.since(told), || key.clone());
+                *told = *now;
+            }
+        }
+        desk.handle_tick(tick);
+    }
+
+    fn entry(&mut self, key: FlowKey) -> &mut FlowTotals {
+        self.now.entry(key).or_default()
+    }
+}
+
 /// A desk that has watched a flow of some 100 messages a tick, answered in 5 ms, for three days; and its totals.
-fn known() -> (Desk, BTreeMap<FlowKey, FlowTotals>) {
+fn known() -> (Desk, Totals) {
     let mut desk = Desk::new(Pace::new(10));
-    let mut totals = BTreeMap::from([(key("list"), FlowTotals::default())]);
+    let mut totals = Totals::default();
     for tick in FIRST..FIRST + 3 * DAY {
         usual(&mut totals, tick, 5_000);
-        desk.handle_tick(tick, totals.clone());
+        totals.tell(&mut desk, tick);
     }
     assert_eq!(desk.poll(), []);
     (desk, totals)
 }
 
-fn usual(totals: &mut BTreeMap<FlowKey, FlowTotals>, tick: u64, response_us: u64) {
+fn usual(totals: &mut Totals, tick: u64, response_us: u64) {
     let messages = 90 + (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 21;
-    let list = totals.entry(key("list")).or_default();
+    let list = totals.entry(key("list"));
     list.messages += messages;
     list.bytes += 100 * messages;
     list.responses += messages;
@@ -36,12 +61,12 @@ fn usual(totals: &mut BTreeMap<FlowKey, FlowTotals>, tick: u64, response_us: u64
 }
 
 /// What is raised in ten minutes of which each tick does something.
-fn raised(change: impl Fn(&mut BTreeMap<FlowKey, FlowTotals>, u64)) -> Vec<String> {
+fn raised(change: impl Fn(&mut Totals, u64)) -> Vec<String> {
     let (mut desk, mut totals) = known();
     let mut raised = Vec::new();
     for tick in FIRST + 3 * DAY..FIRST + 3 * DAY + 60 {
         change(&mut totals, tick);
-        desk.handle_tick(tick, totals.clone());
+        totals.tell(&mut desk, tick);
         let opened = desk.poll().into_iter().filter(|(step, _)| *step == Step::Opened);
         raised.extend(opened.map(|(_, alarm)| format!("{} {}", alarm.finding.kind.name(), alarm.stream)));
     }
@@ -55,22 +80,22 @@ fn each_measure_raises_its_own_alarm() {
     assert_eq!(burst, ["burst web → list"]);
     let new = raised(|totals, tick| {
         usual(totals, tick, 5_000);
-        totals.entry(key("purge")).or_default().messages += 1;
+        totals.entry(key("purge")).messages += 1;
     });
     assert_eq!(new, ["new-flow web → purge"]);
     let denied = raised(|totals, tick| {
         usual(totals, tick, 5_000);
-        totals.entry(key("purge")).or_default().denied += 40;
+        totals.entry(key("purge")).denied += 40;
     });
     assert_eq!(denied, ["burst denials of web"]);
     let failed = raised(|totals, tick| {
         usual(totals, tick, 5_000);
-        totals.entry(key("list")).or_default().unanswered += 40;
+        totals.entry(key("list")).unanswered += 40;
     });
     assert_eq!(failed, ["burst web → list, unanswered"]);
     let nobody = raised(|totals, tick| {
         usual(totals, tick, 5_000);
-        totals.entry(key("list")).or_default().no_receiver += 40;
+        totals.entry(key("list")).no_receiver += 40;
     });
     assert_eq!(nobody, ["burst web → list, unanswered"]);
     let slow = raised(|totals, tick| usual(totals, tick, 60_000));
@@ -83,10 +108,10 @@ fn each_measure_raises_its_own_alarm() {
 #[test]
 fn a_new_flow_is_no_news_on_the_first_day() {
     let mut desk = Desk::new(Pace::new(10));
+    let mut totals = Totals::default();
     for tick in FIRST..FIRST + 100 {
-        let mut totals = BTreeMap::new();
         usual(&mut totals, tick, 5_000);
-        desk.handle_tick(tick, totals);
+        totals.tell(&mut desk, tick);
     }
     assert_eq!(desk.poll(), []);
     assert!(desk.watched().0 > 0);
@@ -108,12 +133,12 @@ fn every_new_flow_is_flagged_once() {
         // The last hundred come in one tick.
         let begun = if tick < NEW - 100 { tick + 1 } else { NEW };
         for number in (0..begun).filter(|number| number == &tick || tick.is_multiple_of(number + 2)) {
-            totals.entry(new(number)).or_default().messages += 1;
+            totals.entry(new(number)).messages += 1;
         }
         for number in (NEW - 100..NEW).filter(|_| tick == NEW - 100) {
-            totals.entry(new(number)).or_default().messages += 1;
+            totals.entry(new(number)).messages += 1;
         }
-        desk.handle_tick(FIRST + 3 * DAY + tick, totals.clone());
+        totals.tell(&mut desk, FIRST + 3 * DAY + tick);
         for (step, alarm) in desk.poll() {
             if step == Step::Opened && alarm.finding.kind.name() == "new-flow" {
                 assert_eq!(alarm.opened_unix_s, desk.pace.unix_s(FIRST + 3 * DAY + tick));
@@ -134,7 +159,7 @@ fn what_is_muted_is_kept_and_not_told_and_a_restart_changes_nothing() {
     let mut burst = |desk: &mut Desk, times: usize| {
         for _ in 0..360 {
             (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
-            desk.handle_tick(tick, totals.clone());
+            totals.tell(desk, tick);
             tick += 1;
         }
         let events = desk.poll().into_iter();
@@ -156,11 +181,11 @@ fn what_is_muted_is_kept_and_not_told_and_a_restart_changes_nothing() {
     assert_eq!(desk.alarms().count(), 1);
     (0..3_000).for_each(|_| usual(&mut totals, 0, 5_000));
     tick += 360;
-    desk.handle_tick(tick - 1, totals.clone());
+    totals.tell(&mut desk, tick - 1);
     let mut burst = |desk: &mut Desk, times: usize| {
         for _ in 0..60 {
             (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
-            desk.handle_tick(tick, totals.clone());
+            totals.tell(desk, tick);
             tick += 1;
         }
         desk.poll()
@@ -199,10 +224,10 @@ fn what_the_policy_turns_off_is_learned_and_raises_nothing() {
         for _ in 0..ticks {
             (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
             if times > 1 {
-                totals.entry(key("purge")).or_default().denied += 40;
-                totals.entry(key("list")).or_default().over_limit += 1;
+                totals.entry(key("purge")).denied += 40;
+                totals.entry(key("list")).over_limit += 1;
             }
-            desk.handle_tick(tick, totals.clone());
+            totals.tell(desk, tick);
             tick += 1;
         }
         let mut told = told(desk);
@@ -270,9 +295,9 @@ fn the_more_closely_it_is_watched_the_less_it_takes() {
             for tick in FIRST + 3 * DAY..FIRST + 3 * DAY + 4 {
                 usual(&mut totals, tick, 5_000);
                 if tick > FIRST + 3 * DAY {
-                    totals.entry(key("list")).or_default().messages += 10 * tenths;
+                    totals.entry(key("list")).messages += 10 * tenths;
                 }
-                desk.handle_tick(tick, totals.clone());
+                totals.tell(&mut desk, tick);
             }
             !told(&mut desk).is_empty()
         })
@@ -298,10 +323,10 @@ fn the_policy_says_when_a_flow_is_news() {
             ..Wishes::default()
         };
         desk.handle_wishes(wishes, 0);
-        let mut totals = BTreeMap::new();
+        let mut totals = Totals::default();
         for tick in FIRST..FIRST + watched_ticks {
             usual(&mut totals, tick, 5_000);
-            desk.handle_tick(tick, totals.clone());
+            totals.tell(&mut desk, tick);
         }
         // From the beginning on: then the first flow is news too.
         let first: &[&str] = match new_flow_after_s {
@@ -309,8 +334,8 @@ fn the_policy_says_when_a_flow_is_news() {
             _ => &[],
         };
         assert_eq!(told(&mut desk), first);
-        totals.entry(key("purge")).or_default().messages += 1;
-        desk.handle_tick(FIRST + watched_ticks, totals);
+        totals.entry(key("purge")).messages += 1;
+        totals.tell(&mut desk, FIRST + watched_ticks);
         assert_eq!(told(&mut desk), expected, "{watched_ticks} {new_flow_after_s:?}");
     };
     check(2, Some(1), &["new-flow web → purge"]);
@@ -330,7 +355,7 @@ fn of_means(points: u64, times: impl Fn(u64) -> f64) -> Vec<(String, Finding)> {
         let times = times((tick - first) / 30);
         usual(&mut totals, tick, (times * 5_000.0) as u64);
         desk.handle_load(&load(tick, times));
-        desk.handle_tick(tick, totals.clone());
+        totals.tell(&mut desk, tick);
         let opened = desk.poll().into_iter().filter(|(step, _)| *step == Step::Opened);
         raised.extend(opened.map(|(_, alarm)| (alarm.stream.to_string(), alarm.finding)));
     }
@@ -349,13 +374,13 @@ fn load(tick: u64, times: f64) -> [(Measure, f64); 4] {
 }
 
 /// As [`known`], of a broker whose load was watched too.
-fn known_with_load() -> (Desk, BTreeMap<FlowKey, FlowTotals>) {
+fn known_with_load() -> (Desk, Totals) {
     let mut desk = Desk::new(Pace::new(10));
-    let mut totals = BTreeMap::from([(key("list"), FlowTotals::default())]);
+    let mut totals = Totals::default();
     for tick in FIRST..FIRST + 3 * DAY {
         usual(&mut totals, tick, 5_000);
         desk.handle_load(&load(tick, 1.0));
-        desk.handle_tick(tick, totals.clone());
+        totals.tell(&mut desk, tick);
     }
     assert_eq!(desk.poll(), []);
     (desk, totals)
@@ -404,7 +429,7 @@ fn an_alarm_of_a_mean_lasts_as_long_as_the_mean_is_beyond() {
     let mut hours = |desk: &mut Desk, hours: u64, response_us: u64| {
         for _ in 0..360 * hours {
             usual(&mut totals, tick, response_us);
-            desk.handle_tick(tick, totals.clone());
+            totals.tell(desk, tick);
             tick += 1;
         }
         told(desk)
@@ -420,4 +445,72 @@ fn an_alarm_of_a_mean_lasts_as_long_as_the_mean_is_beyond() {
         "{alarm:?}"
     );
     assert_eq!(hours(&mut desk, 1, 5_000), ["web → list, response time: over"]);
+}
+
+#[test]
+fn what_came_on_top_of_an_incident_ends_with_it() {
+    let (mut desk, mut totals) = known();
+    let mut tick = FIRST + 3 * DAY;
+    for times in [4, 60, 1] {
+        for _ in 0..180 {
+            (0..times).for_each(|_| usual(&mut totals, tick, 5_000));
+            totals.tell(&mut desk, tick);
+            tick += 1;
+        }
+        let open = desk.alarms().filter(|alarm| alarm.closed_unix_s.is_none());
+        let open = open.count();
+        assert_eq!(
+            open,
+            [2, 1, 0][[60, 4, 1].iter().position(|&t| t == times).unwrap()]
+        );
+    }
+    assert_eq!(desk.alarms().count(), 2);
+}
+
+/// Jobs that run every four hours: their flows sleep in between, and are woken to speak, or to be missed.
+#[test]
+fn who_sleeps_is_woken() {
+    let mut desk = Desk::new(Pace::new(10));
+    let mut totals = Totals::default();
+    let mut tick = FIRST;
+    let mut days = |desk: &mut Desk, days: u64, away: Option<u64>| {
+        for _ in 0..days * DAY {
+            // The first at one o'clock, and one every ten minutes.
+            let job = (tick % 1_440).checked_sub(360).map(|since| since / 60);
+            if let Some(job) = job.filter(|&job| job < 6 && tick.is_multiple_of(60) && away != Some(job)) {
+                totals.entry(key(&format!("job.{job}"))).messages += 50;
+            }
+            totals.tell(desk, tick);
+            tick += 1;
+        }
+        told(desk)
+    };
+    days(&mut desk, 15, None);
+    // Counts and sizes of each.
+    assert_eq!((desk.learned.flows.awake(), desk.watched().0), (0, 12));
+    let told = days(&mut desk, 1, Some(3));
+    assert_eq!(told.first().map(String::as_str), Some("missed web → job.3"));
+    assert!(told.iter().all(|told| told.contains("web → job.3")), "{told:?}");
+}
+
+#[test]
+fn what_is_written_in_parts_is_read_as_a_whole() {
+    let (mut desk, mut totals) = known();
+    for number in 0..2_500 {
+        totals.entry(key(&format!("rare.{number}"))).messages += 1;
+    }
+    totals.entry(key("purge")).denied += 40;
+    usual(&mut totals, 0, 5_000);
+    totals.tell(&mut desk, FIRST + 3 * DAY);
+    let parts: Vec<_> = (0..).map_while(|part| desk.learned_part(part)).collect();
+    assert_eq!(
+        parts.len(),
+        4,
+        "what is of no flow, and three times a thousand flows"
+    );
+    let whole = postcard::to_stdvec(&desk.learned).unwrap();
+    assert_eq!(parts.concat(), whole);
+    let again = Desk::restore(Pace::new(10), &whole, FIRST + 3 * DAY + 1).unwrap();
+    assert_eq!(again.watched(), desk.watched());
+    assert_eq!(again.learned(), whole);
 }

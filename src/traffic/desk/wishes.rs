@@ -1,4 +1,4 @@
-//! How closely each stream is watched, as the policy wishes it, and what becomes of alarms when it wishes otherwise.
+//! How closely each stream is watched, as the policy wishes it.
 //!
 //! What is watched least is learned like the rest, so that it is known when somebody wants to hear of it again.
 
@@ -6,11 +6,8 @@ use std::fmt;
 
 use crate::limits::NEW_FLOW_AFTER_MS;
 use crate::traffic::count::Sensitivity;
-use crate::traffic::desk::{Desk, Stream};
+use crate::traffic::desk::Stream;
 use crate::traffic::metric::Tuning;
-
-/// How an alarm ends that nobody wants to hear of any more.
-const TURNED_OFF: &str = "the policy has turned its alarms off";
 
 /// How closely a stream is watched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,46 +74,5 @@ impl fmt::Debug for Wishes {
         f.debug_struct("Wishes")
             .field("new_flow_after_s", &self.new_flow_after_s)
             .finish_non_exhaustive()
-    }
-}
-
-impl Desk {
-    /// Goes by other wishes from now on; the time is in seconds since 1970. Alarms that nobody wants any more are closed.
-    pub fn handle_wishes(&mut self, wishes: Wishes, unix_s: u64) {
-        let mut ended = Vec::new();
-        for (stream, counted) in &mut self.learned.counted {
-            counted.attention = (wishes.attention)(stream);
-            if counted.attention == Attention::Off {
-                ended.extend(counted.open.take());
-            }
-        }
-        for (stream, measured) in &mut self.learned.measured {
-            measured.attention = (wishes.attention)(stream);
-            if measured.attention == Attention::Off {
-                ended.extend(measured.open.take());
-            }
-        }
-        let is_off = |stream: &Stream| (wishes.attention)(stream) == Attention::Off;
-        let limited = self.learned.limited.extract_if(.., |stream, _| is_off(stream));
-        ended.extend(limited.map(|(_, limited)| limited.open));
-        for id in ended {
-            self.close(id, unix_s, Some(TURNED_OFF));
-        }
-        self.wishes = wishes;
-    }
-
-    /// How closely a stream is watched that was not known.
-    pub(super) fn attention(&self, stream: &Stream) -> Attention {
-        (self.wishes.attention)(stream)
-    }
-
-    /// Whether a flow that was never seen is an alarm at this time, in seconds since 1970.
-    pub(super) fn is_news(&self, stream: &Stream, unix_s: u64) -> bool {
-        let watched_s = unix_s.saturating_sub(self.pace.unix_s(self.learned.first_tick));
-        let is_old_enough = self
-            .wishes
-            .new_flow_after_s
-            .is_some_and(|after_s| watched_s >= after_s);
-        is_old_enough && self.attention(stream) != Attention::Off
     }
 }

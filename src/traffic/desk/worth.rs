@@ -5,8 +5,7 @@
 //! before is what the means after it are held against. Never looks at more than one mean at a time.
 
 use crate::traffic::alarm::Finding;
-use crate::traffic::count::Change;
-use crate::traffic::desk::{Desk, Measure, Step, Stream, outcome};
+use crate::traffic::desk::Measure;
 
 /// For so long after a mean was odd, or beyond what was expected, others are held against that, in seconds: for longer
 /// than the detector rests after it has said so.
@@ -82,45 +81,6 @@ fn is_beyond(measure: Measure, effect: f64, mean: f64, (low, high): (f64, f64)) 
     let is_more = mean > effect * high.max(0.0) && mean - high > measure.difference_min();
     let is_less = measure == Measure::PayloadSize && mean * effect < low;
     is_more || is_less
-}
-
-impl Desk {
-    /// Opens an alarm about a mean, or goes on with it.
-    pub(super) fn handle_verdict(&mut self, stream: &Stream, verdict: Verdict, unix_s: u64) {
-        let Some(measured) = self.learned.measured.get_mut(stream) else {
-            return;
-        };
-        match verdict {
-            Verdict::Usual => {}
-            Verdict::Alarm(finding) => {
-                measured.alarmed_unix_s = unix_s;
-                if let Some(id) = measured.open {
-                    if let Some(alarm) = self.learned.alarms.iter_mut().find(|alarm| alarm.id == id) {
-                        alarm.finding.seen = finding.seen;
-                        alarm.finding.over_s = unix_s.saturating_sub(alarm.finding.since_unix_s);
-                        self.events.push((Step::Updated, id));
-                    }
-                } else {
-                    let id = self.open(stream, finding, unix_s);
-                    if let Some(measured) = self.learned.measured.get_mut(stream) {
-                        measured.open = Some(id);
-                    }
-                }
-            }
-            Verdict::Rebased => {
-                if let Some(id) = measured.open.take() {
-                    self.close(id, unix_s, Some(outcome(Change::Rebased)));
-                }
-            }
-        }
-    }
-
-    /// Takes what the broker itself bears, once a tick and before [`Desk::handle_tick`].
-    pub fn handle_load(&mut self, load: &[(Measure, f64)]) {
-        for &(measure, value) in load {
-            self.gather(Stream::of_broker(measure), value, 1);
-        }
-    }
 }
 
 #[cfg(test)]

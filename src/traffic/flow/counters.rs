@@ -155,6 +155,39 @@ pub struct FlowTotals {
 }
 
 impl FlowTotals {
+    /// All of them together: a number that changes whenever one of them does, as none ever falls.
+    pub(super) fn sum(&self) -> u64 {
+        let Self {
+            messages,
+            bytes,
+            denied,
+            dropped,
+            no_receiver,
+            over_limit,
+            quarantined,
+            responses,
+            response_us_sum,
+            response_us_max,
+            unanswered,
+            replies_dropped,
+        } = *self;
+        let counts = [
+            messages,
+            bytes,
+            denied,
+            dropped,
+            no_receiver,
+            over_limit,
+            quarantined,
+            responses,
+            response_us_sum,
+            response_us_max,
+            unanswered,
+            replies_dropped,
+        ];
+        counts.into_iter().fold(0, u64::wrapping_add)
+    }
+
     /// Adds the counts of another flow, or of another connection of the same.
     pub fn add(&mut self, other: &Self) {
         self.messages += other.messages;

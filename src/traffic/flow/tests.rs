@@ -172,3 +172,55 @@ fn response_times_are_kept_when_their_connection_has_ended_and_in_bounds() {
         .expect("the others");
     assert_eq!(others.0.receiver, Some(todos.clone()));
 }
+
+/// Connections come and go while changes are read: every count comes once, under the number that was given to its flow.
+#[test]
+fn changes_come_once_each_and_what_was_before_stays_known() {
+    let registry = FlowRegistry::default();
+    let (web, todos): (Arc<str>, Arc<str>) = ("web".into(), "todos".into());
+    let mut books: Vec<_> = (1..=3).map(|number| registry.open_book(&web, number)).collect();
+    let mut read = FlowTotals::default();
+    let (mut sent, mut unnamed) = (0, 0);
+    for round in 1..=50_u64 {
+        let before = registry.totals();
+        let known_before = || {
+            let (at_us, mut totals) = registry.totals_before();
+            totals.retain(|_, totals| *totals != FlowTotals::default());
+            (at_us, totals)
+        };
+        let mut flows = 0;
+        registry.read_changes(round, |number, more, key| {
+            flows += 1;
+            unnamed += usize::from(number.is_none());
+            number.get_or_insert_with(|| {
+                assert_eq!((&*key().sender, &*key().message), ("web", "todos.list"));
+                FlowNumber::MIN
+            });
+            read.add(more);
+        });
+        assert_eq!(known_before(), (round, before.clone()));
+        let key = |_: &FlowTotals| panic!("nothing has changed");
+        registry.read_changes(round, |_, more, _| key(more));
+        for book in &books {
+            for _ in 0..round {
+                let counters = book.counters("todos.list", Some(&todos));
+                counters.count_delivered(10);
+                counters.count_response(5);
+                sent += 1;
+            }
+        }
+        if round % 7 == 0 {
+            registry.close_book(&books.remove(0));
+            books.push(registry.open_book(&web, round * 10));
+        }
+        assert!(flows <= 4, "three connections, and what one had left behind");
+        assert_eq!(known_before(), (round, before), "until it is read");
+    }
+    books.iter().for_each(|book| registry.close_book(book));
+    registry.read_changes(51, |_, more, _| read.add(more));
+    assert_eq!(
+        (read.messages, read.bytes, read.response_us_sum),
+        (sent, sent * 10, sent * 5)
+    );
+    assert!(unnamed < 50, "a flow of a connection keeps its number");
+}
