@@ -56,6 +56,7 @@ fn keys_of_tracked_messages_are_useful_where_a_narrower_pattern_is_tracked() {
         let text = format!("[service.a]\nsends = [\"o.a\"]\nreceives = [\"o.a\"]\n{messages}");
         let warnings = compiled(&text).warnings;
         assert_eq!(warnings.len(), expected, "{messages}: {}", warnings.render(false));
+        assert_eq!(warnings.is_empty(), expected == 0, "{messages}");
     };
     check("[message.\"o.>\"]\nattempts = 3", 1);
     check(
