@@ -196,6 +196,8 @@ pub fn report() -> String {
         );
     };
     line("as it is", worth(&all, &Tuning::default()));
+    line("with low sensitivity", worth(&all, &Tuning::low()));
+    line("with high sensitivity", worth(&all, &Tuning::high()));
     for folds in [2, 5] {
         line(
             &format!("cross-validated, {folds} parts"),
