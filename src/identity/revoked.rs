@@ -134,7 +134,7 @@ fn fingerprint(text: &str) -> Option<Target> {
 
 /// Bytes in hexadecimal, with or without colons; at least one.
 fn hexadecimal(text: &str) -> Option<Vec<u8>> {
-    if text.len() > 3 * DIGEST_BYTES || !text.is_ascii() {
+    if text.len() > 3 * DIGEST_BYTES {
         return None;
     }
     let digits: String = if text.contains(':') {

@@ -128,6 +128,24 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_set_takes_the_smaller_form_and_bits_where_both_are_as_small() {
+        let is_list = |members: u32, service_count: usize| {
+            matches!(
+                ServiceSet::new((0..members).collect(), service_count),
+                ServiceSet::Few(_)
+            )
+        };
+        // A member of a list takes four bytes; bits take eight for each 64 services begun.
+        assert!(is_list(1, 64));
+        assert!(!is_list(2, 64));
+        assert!(is_list(3, 65));
+        assert!(!is_list(4, 128));
+        assert!(is_list(31, 1_000));
+        assert!(!is_list(32, 1_000));
+        assert!(!is_list(1_000, 1_000));
+    }
+
     proptest! {
         #[test]
         fn a_set_holds_what_it_was_made_of(

@@ -147,12 +147,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_told_apart_from_what_is_too_much() {
+        let check = |text: &str, words: &str| {
+            let said = rate(text).unwrap_err();
+            assert!(said.message.ends_with(words), "{said:?}");
+        };
+        check("/s", "is not a rate");
+        check("1e3/s", "is not a rate");
+        check("0/s", "is out of range");
+        check("10000001/s", "is out of range");
+        check("99999999999999999999/s", "is out of range");
+    }
+
+    #[test]
     fn what_is_shown_is_read_again() {
         for text in ["500/s", "30/m", "100/h", "7/d"] {
             assert_eq!(rate(text).unwrap().to_string(), text);
         }
-        let shown = Limits::new(rate("500/s").unwrap(), Some(1_000)).to_string();
-        assert_eq!(shown, r#"{rate = "500/s", burst = 1000}"#);
+        let limits = Limits::new(rate("500/s").unwrap(), Some(1_000));
+        assert_eq!(limits.to_string(), r#"{rate = "500/s", burst = 1000}"#);
+        let json = serde_json::to_value(limits).unwrap();
+        assert_eq!(json, serde_json::json!({"rate": "500/s", "burst": 1000}));
         let burst = |text| Limits::new(rate(text).unwrap(), None).burst;
         assert_eq!([burst("500/s"), burst("90/m"), burst("1/h")], [500, 1, 1]);
     }

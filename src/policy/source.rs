@@ -288,7 +288,18 @@ mod tests {
 
     #[test]
     fn a_file_over_the_bound_is_refused() {
+        assert!(Source::from_bytes("p.toml", vec![b'#'; POLICY_BYTES_MAX]).is_ok());
         let error = Source::from_bytes("p.toml", vec![b'#'; POLICY_BYTES_MAX + 1]).unwrap_err();
         assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_line_is_one_word_for_people_and_for_programs() {
+        let rule = Rule {
+            file: "p.toml".into(),
+            line: 7,
+        };
+        assert_eq!(rule.to_string(), "p.toml:7");
+        assert_eq!(serde_json::to_value(&rule).unwrap(), "p.toml:7");
     }
 }

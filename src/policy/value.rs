@@ -218,6 +218,36 @@ mod tests {
     }
 
     #[test]
+    fn labels() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(label(text, "a service").is_ok(), expected, "{text:?}");
+        };
+        check("web", true);
+        check("a_B-9", true);
+        check("", false);
+        check("a.b", false);
+        check("a b", false);
+        check("*", false);
+        check("é", false);
+        check(&"a".repeat(63), true);
+        check(&"a".repeat(64), false);
+    }
+
+    #[test]
+    fn what_is_shown_has_the_largest_unit_that_divides_it() {
+        let times = [
+            1, 1_500, 5_000, 60_000, 5_400_000, 7_200_000, 86_400_000, 90_000_000,
+        ];
+        let shown = ["1ms", "1500ms", "5s", "1m", "90m", "2h", "1d", "25h"];
+        assert_eq!(times.map(show_ms), shown);
+        let sizes = [1, 1_000, 1_024, 1_536, 64 << 10, 3 << 20];
+        assert_eq!(
+            sizes.map(show_size),
+            ["1B", "1000B", "1KiB", "1536B", "64KiB", "3MiB"]
+        );
+    }
+
+    #[test]
     fn trust_domains() {
         let check = |text: &str, expected: bool| assert_eq!(trust_domain(text).is_ok(), expected, "{text:?}");
         check("todo.example", true);

@@ -110,6 +110,20 @@ fn a_long_file_compiles() {
 }
 
 #[test]
+fn all_files_together_may_be_as_long_as_a_policy_may_be_and_no_longer() {
+    let comment = |bytes| source("rest.toml", &format!("#{}", "x".repeat(bytes - 1)));
+    let top = source("p.toml", TOP);
+    let rest_bytes_max = crate::limits::POLICY_BYTES_MAX - TOP.len();
+    assert!(Policy::compile(&[top.clone(), comment(rest_bytes_max)]).is_ok());
+    let errors = Policy::compile(&[top, comment(rest_bytes_max + 1)]).unwrap_err();
+    let rendered = errors.diagnostics().render(false);
+    assert!(
+        rendered.contains("a policy has at most 67108864 bytes, all its files together"),
+        "{rendered}"
+    );
+}
+
+#[test]
 fn wildcards_everywhere_do_not_blow_up_a_walk() {
     // Without the nodes' paths being distinct, this would take 2 to the power of 60 steps.
     let patterns: String = (0..60)

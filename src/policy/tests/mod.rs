@@ -1,5 +1,6 @@
 //! The room as a whole: mistakes as people see them, decisions against a naive model, hostile text.
 
+mod evidence;
 mod hostile;
 mod lints;
 mod mistakes;
