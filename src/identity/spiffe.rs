@@ -193,3 +193,102 @@ fn name(name: &str) -> Result<Arc<str>, SpiffeError> {
 fn ascii(checked: &[u8]) -> &str {
     str::from_utf8(checked).expect("every byte was found to be ASCII")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each ID with who it is, or the rule that it breaks.
+    fn check(id: impl AsRef<[u8]>, expected: Result<(&str, Role), &str>) {
+        let id = id.as_ref();
+        let found = SpiffeId::parse(id).and_then(|id| Ok((id.trust_domain(), id.role()?)));
+        assert_eq!(
+            found.map_err(SpiffeError::rule),
+            expected,
+            "{}",
+            id.escape_ascii()
+        );
+    }
+
+    #[test]
+    fn an_id_names_a_service_or_an_operator_and_nothing_else() {
+        let service = |name: &str| Role::Service(name.into());
+        check("spiffe://shop.example/web", Ok(("shop.example", service("web"))));
+        check("spiffe://a_b-c.1/W_e-b9", Ok(("a_b-c.1", service("W_e-b9"))));
+        check(
+            "spiffe://shop.example/operator/alice",
+            Ok(("shop.example", Role::Operator("alice".into()))),
+        );
+        check(
+            "spiffe://shop.example/operators",
+            Ok(("shop.example", service("operators"))),
+        );
+        for path in [
+            "",
+            "/operator",
+            "/operator/alice/x",
+            "/web/alice",
+            "/Operator/alice",
+        ] {
+            check(format!("spiffe://shop.example{path}"), Err("spiffe-role"));
+        }
+        for path in ["/a.b", "/...", "/operator/a.b", "/operator/..."] {
+            check(format!("spiffe://shop.example{path}"), Err("spiffe-name"));
+        }
+    }
+
+    #[test]
+    fn an_id_that_would_need_normalising_is_none() {
+        for id in [
+            "",
+            "web",
+            "https://shop.example/web",
+            "SPIFFE://shop.example/web",
+            "spiffe:/shop.example/web",
+        ] {
+            check(id, Err("spiffe-scheme"));
+        }
+        check("spiffe://shop.example/w%65b", Err("spiffe-percent-encoding"));
+        check("spiffe://shop.example/web?", Err("spiffe-query"));
+        check("spiffe://shop.example/web#", Err("spiffe-fragment"));
+        check("spiffe://web@shop.example/web", Err("spiffe-user"));
+        check("spiffe://shop.example:443/web", Err("spiffe-port"));
+        for domain in ["", "Shop.example", "shop example", "sh\u{f6}p.example"] {
+            check(format!("spiffe://{domain}/web"), Err("spiffe-trust-domain"));
+        }
+        for path in ["/", "/web/", "//"] {
+            check(
+                format!("spiffe://shop.example{path}"),
+                Err("spiffe-trailing-slash"),
+            );
+        }
+        check("spiffe://shop.example//web", Err("spiffe-empty-segment"));
+        for path in ["/./web", "/../web", "/operator/.", "/.."] {
+            check(format!("spiffe://shop.example{path}"), Err("spiffe-dot-segment"));
+        }
+        for path in ["/w b", "/web@x", "/w:b", "/*", "/w\u{f6}b", "/web\n", "/web\0"] {
+            check(format!("spiffe://shop.example{path}"), Err("spiffe-path"));
+        }
+    }
+
+    #[test]
+    fn an_id_is_as_long_as_it_may_be_and_no_longer() {
+        let id = |bytes: usize| format!("{:a<bytes$}", "spiffe://shop.example/");
+        assert!(SpiffeId::parse(id(SPIFFE_ID_BYTES_MAX).as_bytes()).is_ok());
+        check(id(SPIFFE_ID_BYTES_MAX), Err("spiffe-name"));
+        check(id(SPIFFE_ID_BYTES_MAX + 1), Err("spiffe-length"));
+    }
+
+    #[test]
+    fn a_role_is_made_of_a_safe_name() {
+        assert_eq!(Role::service("web"), Ok(Role::Service("web".into())));
+        assert_eq!(Role::service("operator"), Err(SpiffeError::Role));
+        assert_eq!(Role::operator("operator"), Ok(Role::Operator("operator".into())));
+        for name in ["", "a.b", "a/b", "*", "w\u{f6}b"] {
+            assert_eq!(Role::service(name), Err(SpiffeError::Name), "{name}");
+            assert_eq!(Role::operator(name), Err(SpiffeError::Name), "{name}");
+        }
+        assert_eq!(Role::Service("web".into()).to_string(), "web");
+        assert_eq!(Role::Operator("alice".into()).to_string(), "operator/alice");
+    }
+}
