@@ -251,3 +251,15 @@ fn cut(digits: &str) -> Cow<'_, str> {
         _ => Cow::Borrowed(digits),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_shown_whole_up_to_twenty_digits() {
+        assert_eq!(cut("7"), "7");
+        assert_eq!(cut("12345678901234567890"), "12345678901234567890");
+        assert_eq!(cut("123456789012345678901"), "12345678901234567890...");
+    }
+}
