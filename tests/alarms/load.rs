@@ -50,11 +50,21 @@ impl Load {
             let messages = (0..MESSAGES).map(|message| format!("area.message-{message}"));
             counters.extend(messages.map(|message| book.counters(&message, Some(&receiver))));
         }
+        // What is kept of response times is the counters' too.
+        counters
+            .iter()
+            .for_each(|counters: &Arc<FlowCounters>| counters.count_response(2_000));
+        let mut desk = Desk::new(Pace::new(TICK_S));
+        let mut tick = 1_767_225_600 / u64::from(TICK_S);
+        // Where counting starts.
+        registry.read_changes(tick, |number, more, key| desk.handle_flow(number, more, key));
+        desk.handle_tick(tick);
+        tick += 1;
         Self {
             registry,
             counters,
-            desk: Desk::new(Pace::new(TICK_S)),
-            tick: 1_767_225_600 / u64::from(TICK_S),
+            desk,
+            tick,
         }
     }
 
@@ -98,39 +108,44 @@ impl Load {
 fn tell_memory(load: &Load, before: usize) {
     let (series, _) = load.desk.watched();
     let bytes = (resident() - before) / FLOWS;
-    println!("{series} series of {FLOWS} flows, {bytes} bytes of memory a flow");
+    println!("{series} series of {FLOWS} flows, {bytes} bytes of memory a flow with its counters");
 }
 
 #[test]
 #[ignore = "a report; run it with --release and --nocapture"]
 fn a_tick_of_100_000_flows() {
-    let at_first = resident();
+    let before = resident();
     // Each speaks once, and is silent for more than an hour.
     let mut seldom = Load::new();
-    let before = resident();
-    println!(
-        "{} bytes of memory for the counters of a flow",
-        (before - at_first) / FLOWS
-    );
+    let counters = (resident() - before) / FLOWS;
+    println!("{counters} bytes of memory for the counters of a flow that is answered, and its number");
     seldom.measure("spoke once", 10, |flow, tick| u64::from(flow % 10 == tick % 10));
     tell_memory(&seldom, before);
     seldom.measure("silent since", 400, |_, _| 0);
     seldom.measure("idle", 100, |_, _| 0);
-    let mut load = Load::new();
     let before = resident();
-    load.counters
-        .iter()
-        .for_each(|counters| counters.count_response(2_000));
-    let with_answers = resident();
-    println!(
-        "{} bytes more where it is answered",
-        (with_answers - before) / FLOWS
-    );
+    let mut load = Load::new();
     load.measure("at first", 2, |_, _| 1);
     load.measure("busy", 120, |flow, tick| {
         5 + (flow ^ tick).wrapping_mul(0x9E37_79B9_7F4A_7C15) % 7
     });
-    tell_memory(&load, with_answers);
+    tell_memory(&load, before);
     assert_eq!(load.desk.watched().0, 3 * FLOWS, "each is watched wholly");
     load.measure("silent of late", 60, |_, _| 0);
+    let started = processor_time();
+    let parts = (0..).map_while(|part| load.desk.learned_part(part));
+    let (bytes, longest) = parts.fold((0, 0), |(all, longest), part| {
+        (all + part.len(), longest.max(part.len()))
+    });
+    let written = processor_time() - started;
+    let learned = load.desk.learned();
+    let started = processor_time();
+    let again = Desk::restore(Pace::new(TICK_S), &learned, load.tick).expect("it is read again");
+    let read = processor_time() - started;
+    assert_eq!(again.watched(), load.desk.watched());
+    println!(
+        "what was learned: {bytes} bytes, at most {longest} at once, written in {} ms and read in {} ms",
+        written.as_millis(),
+        read.as_millis()
+    );
 }
