@@ -270,19 +270,36 @@ fn the_trust_domain_is_told_before_anything_is_proven() {
     );
 }
 
+/// A leaf with these general names, in DER, as its subjectAltName.
+fn named(names: &[&[u8]]) -> Vec<u8> {
+    let names = names.concat();
+    let san = [b"\x30".as_slice(), &[u8::try_from(names.len()).unwrap()], &names].concat();
+    certificate(|params| {
+        params.subject_alt_names.clear();
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
+    })
+}
+
+const URI_OF_WEB: &[u8] = b"\x86\x19spiffe://shop.example/web";
+
 #[test]
 fn only_uris_are_names() {
     // A DNS name that is no ASCII, which a parser may give as it came.
-    let names = [b"\x82\x01\xff".as_slice(), b"\x86\x19spiffe://shop.example/web"].concat();
-    let san = [b"\x30".as_slice(), &[u8::try_from(names.len()).unwrap()], &names].concat();
-    let leaf = certificate(|params| {
-        params.subject_alt_names.clear();
-        params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], san)];
-    });
+    let leaf = named(&[b"\x82\x01\xff", URI_OF_WEB]);
     assert_eq!(
         identify(&leaf, &[], BEGINS).unwrap().role,
         Role::Service("web".into())
     );
+}
+
+#[test]
+fn a_uri_that_is_no_text_is_a_name_too() {
+    let rule = |leaf: &[u8]| {
+        let refusal = Identity::from_chain(leaf, &[], BEGINS, &rules()).unwrap_err();
+        refusal.rule()
+    };
+    assert_eq!(rule(&named(&[URI_OF_WEB, b"\x86\x01\xff"])), "uri-san-count");
+    assert_eq!(rule(&named(&[b"\x86\x01\xff"])), "spiffe-scheme");
 }
 
 #[test]

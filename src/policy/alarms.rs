@@ -140,6 +140,7 @@ mod tests {
         check("Never", None);
         check("", None);
         assert_eq!(NewFlows::default().to_string(), "1d");
+        assert_eq!(serde_json::to_value(NewFlows::Never).unwrap(), "never");
     }
 
     #[test]
@@ -149,5 +150,6 @@ mod tests {
         assert_eq!(text(Alarms::Off), "off");
         assert_eq!(text(Alarms::On(Sensitivity::Low)), "{sensitivity = \"low\"}");
         assert_eq!(text(Alarms::On(Sensitivity::High)), "{sensitivity = \"high\"}");
+        assert_eq!(serde_json::to_value(Alarms::Off).unwrap(), "off");
     }
 }

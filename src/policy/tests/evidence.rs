@@ -190,3 +190,13 @@ fn what_a_policy_lists_comes_with_its_lines() {
     assert_eq!(alice.capabilities(), [Capability::View, Capability::Revoke]);
     assert_eq!(alice.rule().line, 21);
 }
+
+#[test]
+fn a_service_tells_whether_alarms_are_raised_about_it() {
+    let policy = policy("[service.noisy]\nalarms = \"off\"\n[service.web]\n");
+    let alarms = |who: &str| policy.service(who).unwrap().alarms().to_string();
+    assert_eq!(
+        (alarms("noisy"), alarms("web")),
+        ("off".to_owned(), "default".to_owned())
+    );
+}
