@@ -20,12 +20,11 @@ pub struct FlowCounters {
     no_receiver: AtomicU64,
     over_limit: AtomicU64,
     quarantined: AtomicU64,
-    responses: AtomicU64,
     response_us_sum: AtomicU64,
     response_us_max: AtomicU64,
     unanswered: AtomicU64,
     replies_dropped: AtomicU64,
-    /// There are none before the first answer: most flows have none at all.
+    /// The answers themselves are not counted apart. There are none before the first: most flows have none at all.
     times: OnceLock<Box<TimesCounters>>,
 }
 
@@ -63,7 +62,6 @@ impl FlowCounters {
 
     /// Counts an answer and how long it took. Any thread may call it.
     pub fn count_response(&self, response_us: u64) {
-        self.responses.fetch_add(1, Relaxed);
         self.response_us_sum.fetch_add(response_us, Relaxed);
         self.times.get_or_init(Box::default).count(response_us);
         if response_us > self.response_us_max.load(Relaxed) {
@@ -111,7 +109,7 @@ impl FlowCounters {
             no_receiver: self.no_receiver.load(Relaxed),
             over_limit: self.over_limit.load(Relaxed),
             quarantined: self.quarantined.load(Relaxed),
-            responses: self.responses.load(Relaxed),
+            responses: self.times.get().map_or(0, |times| times.total()),
             response_us_sum: self.response_us_sum.load(Relaxed),
             response_us_max: self.response_us_max.load(Relaxed),
             unanswered: self.unanswered.load(Relaxed),

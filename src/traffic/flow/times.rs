@@ -31,6 +31,11 @@ impl TimesCounters {
         }
     }
 
+    /// How many answers there are.
+    pub(super) fn total(&self) -> u64 {
+        self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
     pub(super) fn times(&self) -> ResponseTimes {
         ResponseTimes(std::array::from_fn(|at| {
             self.0.get(at).map_or(0, |bucket| bucket.load(Relaxed))
