@@ -29,7 +29,7 @@ use crate::traffic::rates::{Sample, Samples};
 /// The file's name in the folder of state.
 const FILE: &str = "alarms";
 /// What it begins with: its format.
-const MAGIC: &[u8; 8] = b"EXOALRM4";
+const MAGIC: &[u8; 8] = b"EXOALRM5";
 
 /// A handle to the desk.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod fresh;
+mod strange;
 
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp, Gamma, Geometric, LogNormal, Normal, Pareto, Poisson};
@@ -61,16 +62,25 @@ pub enum Kind {
     /// Stranger: office hours; nothing at night, nothing on weekends.
     Office,
 
-    /// Fresh: more from week to week.
+    /// Stranger: more from week to week.
     Growing,
-    /// Fresh: noise of all lengths, up to half a day.
+    /// Stranger: noise of all lengths, up to half a day.
     Drifting,
-    /// Fresh: two levels, for hours each.
+    /// Stranger: two levels, for hours each.
     Regimes,
-    /// Fresh: a night of maintenance each week, and clocks put forward.
+    /// Stranger: a night of maintenance each week, and clocks put forward.
     Maintained,
-    /// Fresh: a job on weekdays, early or late, with retries.
+    /// Stranger: a job on weekdays, early or late, with retries.
     Jittery,
+    /// Stranger: several jobs of several periods, none punctual, over a day and a night.
+    Crowded,
+
+    /// Fresh: more than chance from tick to tick, and another level each week.
+    Upgraded,
+    /// Fresh: by day, a few messages now and then.
+    Rare,
+    /// Fresh: a day and a night, and long jobs each night, not to the minute.
+    Nightly,
 }
 
 impl Kind {
@@ -87,7 +97,7 @@ impl Kind {
         Self::Denials,
     ];
     /// The kinds that it was not.
-    pub const STRANGERS: [Self; 7] = [
+    pub const STRANGERS: [Self; 13] = [
         Self::Contagious,
         Self::Sessions,
         Self::Stepwise,
@@ -95,15 +105,15 @@ impl Kind {
         Self::Poller,
         Self::Timer,
         Self::Office,
-    ];
-    /// The kinds that were written after it was finished.
-    pub const FRESH: [Self; 5] = [
         Self::Growing,
         Self::Drifting,
         Self::Regimes,
         Self::Maintained,
         Self::Jittery,
+        Self::Crowded,
     ];
+    /// The kinds that were written after it was finished.
+    pub const FRESH: [Self; 3] = [Self::Upgraded, Self::Rare, Self::Nightly];
 }
 
 /// What an attacker, or an accident, does to a flow.
@@ -119,6 +129,8 @@ pub enum AttackKind {
     Drop,
     /// Nothing at all.
     Silence,
+    /// Many times the usual for half a minute, every three minutes. Only of fresh kinds.
+    Pulses,
 }
 
 /// One attack, and when.
@@ -268,11 +280,15 @@ fn live(kind: Kind, first: usize, rng: &mut Pcg64Mcg) -> Life {
         Kind::Poller => poller(rng),
         Kind::Timer => timer(rng),
         Kind::Office => office(first, rng),
-        Kind::Growing => fresh::growing(rng),
-        Kind::Drifting => fresh::drifting(rng),
-        Kind::Regimes => fresh::regimes(rng),
-        Kind::Maintained => fresh::maintained(first, rng),
-        Kind::Jittery => fresh::jittery(first, rng),
+        Kind::Growing => strange::growing(rng),
+        Kind::Drifting => strange::drifting(rng),
+        Kind::Regimes => strange::regimes(rng),
+        Kind::Maintained => strange::maintained(first, rng),
+        Kind::Jittery => strange::jittery(first, rng),
+        Kind::Crowded => strange::crowded(rng),
+        Kind::Upgraded => fresh::upgraded(rng),
+        Kind::Rare => fresh::rare(rng),
+        Kind::Nightly => fresh::nightly(rng),
     }
 }
 

@@ -7,11 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::traffic::count::channel::{CHANNELS, Channel, Score, Sensitivity, Weighing, Worst};
 use crate::traffic::count::incident::{Course, Incident, Tick};
-use crate::traffic::count::run::Run;
-use crate::traffic::count::season::{Season, Usual};
+use crate::traffic::count::level::{Levels, Local, VARIANCE};
+use crate::traffic::count::measure::Measure;
+use crate::traffic::count::pause::Pauses;
+use crate::traffic::count::reading::{Change, Onset, Reading};
+use crate::traffic::count::run::{Run, Spike};
+use crate::traffic::count::season::Season;
 use crate::traffic::count::span::{Expected, Span, silence};
 use crate::traffic::count::tail::Tail;
-use crate::traffic::count::timer::{Explained, Timers, Youth};
+use crate::traffic::count::timer::{Day, Explained, Seen, Timers, Youth};
 use crate::traffic::pace::{LOCAL_SPANS, Moment, Pace, SPANS};
 
 /// Nothing is judged before, in seconds: an hour; nor over a span before so many of its lengths.
@@ -34,71 +38,19 @@ const BACKLOG_S: u32 = 300;
 const BACKLOG_MARGIN: f32 = 1.3;
 /// Below so many messages a tick, gaps are ordinary and say nothing of a restart.
 const GAP_RATE_MIN: f32 = 0.3;
+/// So many messages that did not come are a pause.
+const PAUSE_MESSAGES: f32 = 10.0;
 /// Where less than this part of the busiest hour is usual, nobody is missed.
 const OFF_HOURS: f32 = 0.02;
-/// How long the local level remembers, in seconds.
-const LOCAL_S: u32 = 3_600;
-/// The relative variance of the local level lies between these: beyond, the season is believed.
-const LOCAL_VARIANCE: std::ops::RangeInclusive<f32> = 1e-6..=0.1;
-/// Counts are cut for learning at so many deviations, and so many messages more.
+/// An incident so old was another level, in seconds; what one says of the levels that the flow is known to have.
+const LEVEL_S: u32 = 3_000;
+const LEVEL_GAIN: f32 = 0.5;
+/// A tick is learned from no further down than so many deviations.
 const CUT: f32 = 5.0;
-const CUT_MORE: f32 = 3.0;
 /// A run of more (or fewer) is one of half as many again (or a third fewer).
 const RUN_RATIO: f32 = 1.5;
 /// A flow that was silent for so long needs no attention each tick, in seconds.
 const REST_S: u32 = 3_600;
-
-/// What one tick said.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Reading {
-    /// How far towards an alarm. It is 1 or more only where an alarm begins.
-    pub score: f32,
-    /// An alarm that begins.
-    pub onset: Option<Onset>,
-    /// What became of the incident under way.
-    pub change: Option<Change>,
-}
-
-/// How an alarm began.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Onset {
-    /// What it came from.
-    pub channel: Channel,
-    /// How unlikely that is, in powers of ten.
-    pub score: f32,
-    /// The score at which an alarm begins.
-    pub threshold: f32,
-    /// Messages a tick that were seen, on the mean since `since`.
-    pub seen: f32,
-    /// Between what they were expected: two deviations about the usual. For a missed spike, its size and its
-    /// period in ticks.
-    pub expected: (f32, f32),
-    /// The first tick of it.
-    pub since: u64,
-    /// It comes on top of another incident.
-    pub on_top: bool,
-}
-
-/// The end of an incident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// The usual is back.
-    Over,
-    /// The usual is back, and this happens so often that it will be taken for usual.
-    OverAndHabitual,
-    /// It lasted for so long that it is the usual now.
-    Rebased,
-    /// The flow had hardly spoken before: it has begun, and is learned anew.
-    Begun,
-}
-
-/// The last hour: how it compares to the season.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Local {
-    seen: f32,
-    expected: f32,
-    ticks: f32,
-}
 
 /// A count detector of one flow: below 1 KiB, whatever it sees.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -117,26 +69,9 @@ pub struct CountDetector {
     missing: f32,
     silent_ticks: u32,
     backlog: f32,
-}
-
-/// What one tick is measured by.
-struct Measure {
-    usual: Usual,
-    expected: Expected,
-    /// The last hour's level in the season's, and its relative variance.
-    local: f32,
-    local_variance: f32,
-    /// Messages that wander together count for fewer: by this factor.
-    lump: f32,
-    /// The deviation of a tick's count.
-    deviation: f32,
-}
-
-impl Measure {
-    /// The largest count that is learned from as it is.
-    fn bound(&self) -> f32 {
-        self.expected.high + CUT * self.deviation + CUT_MORE
-    }
+    spike: Spike,
+    levels: Levels,
+    pauses: Pauses,
 }
 
 impl CountDetector {
@@ -152,7 +87,7 @@ impl CountDetector {
         }
         let measure = self.measure(pace, &moment);
         let raw = count as f32;
-        let explained = self.explain(pace, &measure, raw);
+        let explained = self.explain(pace, &moment, &measure, raw);
         self.add(pace, &moment, &measure, raw, explained.judged);
         let scores = self.score(pace, &measure, raw);
         let reading = self.decide(pace, sensitivity, &measure, explained.judged, &scores);
@@ -224,38 +159,46 @@ impl CountDetector {
         let lump = 1.0 + lately.variance_now(minutes) * expected;
         // During an incident the local level follows at once.
         let variance = if self.incident.is_on() {
-            *LOCAL_VARIANCE.end()
+            *VARIANCE.end()
         } else {
-            (usual.wandering + usual.ignorance).clamp(*LOCAL_VARIANCE.start(), *LOCAL_VARIANCE.end())
+            (usual.wandering + usual.ignorance).clamp(*VARIANCE.start(), *VARIANCE.end())
         };
         let trust = 1.0 / variance;
-        let level = |seen: f32, expected: f32| (trust + seen / lump) / (trust + expected / lump);
-        let local = level(self.local.seen, self.local.expected);
+        let local = self.local.level(trust, lump);
         // The last hour corrects the season, or is all there is: where the season is wrong about the hour.
-        let flat = level(self.local.seen, self.local.ticks * usual.mean);
-        let views = [1.0, local, flat, self.incident.level()];
-        let local_variance = 1.0 / (trust + self.local.expected / lump);
+        let flat = self.local.flat_level(usual.mean, trust, lump);
+        let [known_low, known_high] = self.levels.known();
+        let views = [1.0, local, flat, self.incident.level(), known_low, known_high];
+        let may_pause = self.pauses.expects(moment);
+        let least = if may_pause {
+            0.0
+        } else {
+            views.into_iter().fold(f32::MAX, f32::min)
+        };
+        let local_variance = self.local.variance(trust, lump);
         let unknown = this.variance_now(tick) + local_variance + self.season.level_variance(pace, 0.0);
         Measure {
             expected: Expected {
                 season: usual.mean,
                 local: usual.mean * local,
-                low: usual.mean * views.into_iter().fold(f32::MAX, f32::min),
+                low: usual.mean * least,
                 high: usual.mean * views.into_iter().fold(0.0, f32::max),
             },
             local,
             local_variance,
             lump,
             deviation: (usual.mean + usual.mean * usual.mean * unknown).sqrt(),
+            may_pause,
             usual,
         }
     }
 
     /// Whether nobody is missed: out of hours, in an hour that was never seen, and on a first weekend if nobody was
     /// heard in the last hour either.
-    fn is_off(&self, usual: &Usual) -> bool {
-        let is_weekend = usual.is_new_kind() && self.local.seen < 0.5 * self.local.expected;
-        is_weekend || usual.is_new_hour || usual.of_peak < OFF_HOURS
+    fn is_off(&self, measure: &Measure) -> bool {
+        let usual = &measure.usual;
+        let is_weekend = usual.is_new_kind() && self.local.is_below(0.5);
+        measure.may_pause || is_weekend || usual.is_new_hour || usual.of_peak < OFF_HOURS
     }
 
     fn days(&self, pace: &Pace) -> f32 {
@@ -271,13 +214,11 @@ impl CountDetector {
     }
 
     /// What is left of a count after a backlog's part and a timer's.
-    fn explain(&mut self, pace: &Pace, measure: &Measure, raw: f32) -> Explained {
-        let was_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
-        if raw > 0.0 && self.missing > 3.0 && was_restart {
-            self.backlog += BACKLOG_MARGIN * self.missing + 3.0 * self.missing.sqrt();
-            for (span, length) in self.spans.iter_mut().zip(pace.lengths()).skip(1) {
-                span.fill(length, self.missing, self.silent_ticks as f32);
-            }
+    fn explain(&mut self, pace: &Pace, moment: &Moment, measure: &Measure, raw: f32) -> Explained {
+        if raw > 0.0 && self.silent_ticks > 0 {
+            self.come_back(pace, moment, measure);
+        } else if measure.may_pause && raw > 0.5 * measure.usual.mean {
+            self.pauses.forget(moment);
         }
         let usual = measure.expected.high;
         let mut count = raw;
@@ -287,9 +228,40 @@ impl CountDetector {
             self.backlog -= explained;
         }
         self.backlog *= 1.0 - 1.0 / pace.ticks(BACKLOG_S) as f32;
-        let (at, youth) = (self.season.ticks(), self.youth(pace));
-        self.timers
-            .explain(pace, at, count, usual, measure.bound(), youth)
+        let at = self.season.ticks();
+        let youth = match self.youth(pace) {
+            Youth::Over if measure.usual.is_first_of_kind => Youth::FirstDays,
+            youth => youth,
+        };
+        let day = Day {
+            is_weekend: moment.is_weekend(),
+        };
+        let seen = Seen {
+            at,
+            count,
+            usual,
+            bound: measure.bound(),
+        };
+        self.timers.explain(pace, &seen, youth, day)
+    }
+
+    /// A message comes after ticks without: a restart lets a backlog pass, and a pause is noted.
+    fn come_back(&mut self, pace: &Pace, moment: &Moment, measure: &Measure) {
+        let ticks = self.silent_ticks as f32;
+        let is_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
+        let missed = ticks * measure.expected.local.min(measure.expected.season);
+        if is_restart && self.missing > 0.0 && missed > 3.0 {
+            self.backlog += BACKLOG_MARGIN * missed + 3.0 * missed.sqrt();
+            for (span, length) in self.spans.iter_mut().zip(pace.lengths()).skip(1) {
+                span.fill(length, missed, ticks);
+            }
+        }
+        if !is_restart && ticks * measure.usual.mean > PAUSE_MESSAGES {
+            self.pauses.note(moment, ticks * pace.tick_s() as f32 / 60.0);
+            if measure.may_pause {
+                self.spans.iter_mut().for_each(|span| span.settle(measure.local));
+            }
+        }
     }
 
     /// Adds a tick to what is judged.
@@ -299,13 +271,15 @@ impl CountDetector {
             self.missing = 0.0;
         } else {
             self.silent_ticks = self.silent_ticks.saturating_add(1);
-            if !self.is_off(&measure.usual) {
+            if !self.is_off(measure) {
                 self.missing += measure.expected.low;
             }
         }
-        for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
-            let (expected, ignorance) = views(measure, moment, length.is_long);
-            span.add(length, judged, &expected, ignorance);
+        let lasting = self.spike.lasting(judged, measure.bound());
+        for (index, (span, length)) in self.spans.iter_mut().zip(pace.lengths()).enumerate() {
+            let (expected, ignorance) = measure.views(moment, length.is_long);
+            let seen = if index == 0 { judged } else { lasting };
+            span.add(length, seen, &expected, ignorance);
         }
         let at = self.season.ticks();
         // An incident's own level is no bound for how long it has lasted.
@@ -325,7 +299,7 @@ impl CountDetector {
         let warm_up = pace.ticks(WARM_UP_S) as f32;
         let usual = &measure.usual;
         let is_new_kind = usual.is_new_kind();
-        let is_off = self.is_off(usual);
+        let is_off = self.is_off(measure);
         let is_restart = u64::from(self.silent_ticks) < pace.ticks(RESTART_S);
         let is_in_gap = raw == 0.0 && is_restart && measure.usual.mean > GAP_RATE_MIN;
         let (more, rest) = scores.split_at_mut(SPANS);
@@ -396,6 +370,12 @@ impl CountDetector {
                 reading.onset = Some(self.onset(pace, &worst, false));
             }
         }
+        if reading
+            .onset
+            .is_some_and(|onset| onset.channel == Channel::Missed)
+        {
+            self.timers.tell();
+        }
         if reading.onset.is_none() {
             reading.score = reading.score.min(0.99);
         }
@@ -465,7 +445,7 @@ impl CountDetector {
             ratio: (seen + 0.02) / (season + 0.02),
             lump: measure.lump,
             fresh,
-            is_known: self.season.messages() > KNOWN_MESSAGES,
+            is_known: self.season.messages() > KNOWN_MESSAGES || self.timers.are_known(),
         };
         self.incident.follow(pace, &tick)
     }
@@ -475,10 +455,12 @@ impl CountDetector {
         match course {
             Course::On | Course::Topped => return None,
             Course::Over => {
+                if u64::from(self.incident.ticks()) > pace.ticks(LEVEL_S) {
+                    self.learn_level(pace, measure, LEVEL_GAIN);
+                }
                 let before = self.incident.local();
                 self.spans.iter_mut().for_each(|span| span.settle(before));
-                self.local.seen = self.local.expected * before;
-                self.local.ticks = self.local.seen / (measure.usual.mean * before).max(1e-9);
+                self.local.settle(before, measure.usual.mean);
             }
             Course::Rebased => {
                 let [.., span] = &self.spans;
@@ -486,7 +468,7 @@ impl CountDetector {
                 let times = (seen + 1.0) / (season + 1.0);
                 self.season.rebase(times);
                 self.spans.iter_mut().for_each(|span| span.rebase(times));
-                self.local.expected = self.local.seen;
+                self.local.rebase();
             }
             Course::Begun => {
                 *self = Self {
@@ -510,7 +492,8 @@ impl CountDetector {
 
     fn learn(&mut self, pace: &Pace, moment: &Moment, measure: &Measure, count: f32) {
         let ticks = self.season.ticks();
-        let is_odd = self.incident.is_on();
+        let is_paused = measure.may_pause && u64::from(self.silent_ticks) >= pace.ticks(RESTART_S);
+        let is_odd = self.incident.is_on() || is_paused;
         if !is_odd && ticks > 0 {
             for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
                 if ticks.is_multiple_of(length.ticks as u32) {
@@ -521,14 +504,27 @@ impl CountDetector {
         let low = (measure.expected.low - CUT * measure.deviation).max(0.0);
         let cut = count.clamp(low, measure.bound());
         let learned = if is_odd { count } else { cut };
-        let keep = 1.0 - 1.0 / pace.ticks(LOCAL_S) as f32;
-        self.local.seen = self.local.seen * keep + learned;
-        self.local.expected = self.local.expected * keep + measure.usual.mean;
-        self.local.ticks = self.local.ticks * keep + 1.0;
+        if !is_paused {
+            self.local.learn(pace, learned, measure.usual.mean);
+        }
         self.season.learn(pace, moment, &measure.usual, learned, is_odd);
+        if moment.ends_hour {
+            self.levels.end_hour();
+            // What is odd in a flow's youth is its own.
+            if self.incident.is_on() && self.days(pace) < YOUNG_DAYS {
+                self.learn_level(pace, measure, 1.0);
+            }
+        }
         if moment.ends_day {
             let weeks = self.days(pace) / 7.0;
             self.tails.iter_mut().for_each(|tail| tail.end_day(weeks));
+        }
+    }
+
+    /// Learns the last hour's level as one that the flow has, if so much is known of the season that it means something.
+    fn learn_level(&mut self, pace: &Pace, measure: &Measure, gain: f32) {
+        if self.youth(pace) != Youth::FirstDay && !measure.usual.is_new_kind() {
+            self.levels.learn(&self.local, gain);
         }
     }
 
@@ -553,12 +549,12 @@ impl CountDetector {
         }
         let measure = self.measure(pace, &moment);
         let (count, long) = (ticks as f32, ticks as u32);
-        if !self.is_off(&measure.usual) {
+        if !self.is_off(&measure) {
             self.missing += count * measure.expected.low;
         }
         self.silent_ticks = self.silent_ticks.saturating_add(long);
         for (span, length) in self.spans.iter_mut().zip(pace.lengths()) {
-            let (expected, ignorance) = views(&measure, &moment, length.is_long);
+            let (expected, ignorance) = measure.views(&moment, length.is_long);
             span.add_silence(length, count, &expected, ignorance);
             if count >= length.ticks {
                 span.learn(length, count / length.ticks);
@@ -568,11 +564,7 @@ impl CountDetector {
         let weighing = self.weighing(pace, sensitivity);
         weighing.weigh(&mut self.tails, &scores, ticks as u16, |_| false);
         self.backlog = 0.0;
-        let keep = (1.0 - 1.0 / pace.ticks(LOCAL_S) as f32).powf(count);
-        let added = (1.0 - keep) * pace.ticks(LOCAL_S) as f32;
-        self.local.seen *= keep;
-        self.local.expected = self.local.expected * keep + added * measure.usual.mean;
-        self.local.ticks = self.local.ticks * keep + added;
+        self.local.rest(pace, count, measure.usual.mean);
         self.season
             .learn_ticks(pace, &moment, &measure.usual, 0.0, count, false);
         self.more = Run {
@@ -582,17 +574,6 @@ impl CountDetector {
         self.fewer.evidence += count * measure.expected.low * (1.0 - 1.0 / RUN_RATIO);
         self.next += ticks;
     }
-}
-
-/// By what a span is judged, and how little that is known.
-fn views(measure: &Measure, moment: &Moment, is_long: bool) -> (Expected, f32) {
-    let edge = measure.usual.edge;
-    if is_long {
-        return (measure.expected.by_season(), measure.usual.ignorance + edge);
-    }
-    // At midnight, into a day of an unknown kind, the last hour says nothing.
-    let midnight = measure.usual.ignorance_of_day * (-moment.into_day_h).exp();
-    (measure.expected, measure.local_variance + midnight + edge)
 }
 
 const _: () = assert!(LOCAL_SPANS == 3 && SPANS == 5, "spans are named by their place");

@@ -95,6 +95,11 @@ impl Incident {
         self.local
     }
 
+    /// How long it has lasted, in ticks.
+    pub(crate) fn ticks(&self) -> u32 {
+        self.ticks
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.ratio > 1.0
     }

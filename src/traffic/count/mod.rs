@@ -6,6 +6,10 @@
 mod channel;
 mod detector;
 mod incident;
+mod level;
+mod measure;
+mod pause;
+mod reading;
 mod run;
 mod season;
 mod span;
@@ -13,4 +17,5 @@ mod tail;
 mod timer;
 
 pub use channel::{Channel, Sensitivity};
-pub use detector::{Change, CountDetector, Onset, Reading};
+pub use detector::CountDetector;
+pub use reading::{Change, Onset, Reading};

@@ -45,10 +45,10 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// The same by the season alone.
-    pub(crate) fn by_season(self) -> Self {
+    /// The same by the season alone; nothing is missed in a pause.
+    pub(crate) fn by_season(self, may_pause: bool) -> Self {
         Self {
-            low: self.season,
+            low: if may_pause { 0.0 } else { self.season },
             high: self.season,
             ..self
         }

@@ -42,7 +42,12 @@ fn propose(kind: Kind, life: &Life, start: usize, faint: bool, rng: &mut Pcg64Mc
         life.rate[from..to].iter().sum::<f64>() + extra
     };
     let only_bursts = matches!(kind, Kind::Denials | Kind::Cron | Kind::Timer | Kind::Jittery);
-    let attack = match if only_bursts { 0 } else { rng.random_range(0..6) } {
+    let attacks = if Kind::FRESH.contains(&kind) { 7 } else { 6 };
+    let attack = match if only_bursts {
+        0
+    } else {
+        rng.random_range(0..attacks)
+    } {
         0 | 1 => Attack {
             kind: AttackKind::Burst,
             start,
@@ -67,6 +72,12 @@ fn propose(kind: Kind, life: &Life, start: usize, faint: bool, rng: &mut Pcg64Mc
             end: start + rng.random_range(HOUR..4 * HOUR),
             factor: rng.random_range(0.0..0.35),
         },
+        6 => Attack {
+            kind: AttackKind::Pulses,
+            start,
+            end: start + rng.random_range(20 * MINUTE..HOUR),
+            factor: log_uniform(rng, 4.0, 20.0),
+        },
         _ => Attack {
             kind: AttackKind::Silence,
             start,
@@ -87,6 +98,9 @@ fn propose(kind: Kind, life: &Life, start: usize, faint: bool, rng: &mut Pcg64Mc
                 + (usual.max(life.measure * (until - attack.start) as f64) * (attack.factor - 1.0))
                     .max(BURST_MIN * part)
         }
+        AttackKind::Pulses => {
+            usual + usual.max(life.measure * (until - attack.start) as f64) * (attack.factor - 1.0) / 2.0
+        }
         _ => usual * attack.factor,
     };
     (evidence(seen, usual) >= EVIDENCE).then_some(attack)
@@ -106,16 +120,17 @@ fn evidence(seen: f64, usual: f64) -> f64 {
 pub(super) fn inflict(life: &mut Life, attack: &Attack, rng: &mut Pcg64Mcg) {
     let length = (attack.end - attack.start) as f64;
     for tick in attack.start..attack.end {
-        let usual = life.rate[tick].max(if attack.kind == AttackKind::Burst {
-            life.measure
-        } else {
-            0.0
-        });
+        let is_more = matches!(attack.kind, AttackKind::Burst | AttackKind::Pulses);
+        let usual = life.rate[tick].max(if is_more { life.measure } else { 0.0 });
         match attack.kind {
             AttackKind::Burst => {
                 let more = ((attack.factor - 1.0) * usual).max(BURST_MIN / length);
                 life.rate[tick] += more;
             }
+            AttackKind::Pulses if (tick - attack.start) % (3 * MINUTE) < MINUTE / 2 => {
+                life.rate[tick] += (attack.factor - 1.0) * usual;
+            }
+            AttackKind::Pulses => {}
             AttackKind::LowAndSlow => scale(life, tick, attack.factor, rng),
             AttackKind::Ramp => {
                 let minutes = ((tick - attack.start) / MINUTE) as f64;

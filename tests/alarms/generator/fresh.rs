@@ -1,94 +1,68 @@
 //! Kinds of flow that were written after the detector's last change: nothing was tuned on them.
 
 use rand::RngExt;
-use rand_distr::{Exp, Geometric, LogNormal, Normal};
+use rand_distr::{Exp, Gamma, Geometric, Normal};
 use rand_pcg::Pcg64Mcg;
 
-use super::{DAY, HOUR, Life, MINUTE, TICKS, daily, draw, log_uniform, poisson, weekday};
+use super::{DAY, HOUR, Life, MINUTE, TICKS, daily, day_shape, draw, log_uniform, poisson};
 
-/// More from week to week, on top of a day and a night.
-pub(super) fn growing(rng: &mut Pcg64Mcg) -> Life {
+/// Busy or not, each tick differs from the next by more than chance, and about once a week the level is another one
+/// for good, up to a quarter more or less, within some minutes.
+pub(super) fn upgraded(rng: &mut Pcg64Mcg) -> Life {
     let mut life = daily(rng);
-    let a_week: f64 = rng.random_range(0.85..1.5);
+    let scale = log_uniform(rng, 1.0, 30.0);
+    let shape = log_uniform(rng, 3.0, 60.0);
+    let noise = Gamma::new(shape, scale / shape).expect("a shape");
+    let gap = Exp::new(1.0 / (7 * DAY) as f64).expect("a rate");
+    let (mut from, mut level, mut began) = (1.0, 1.0, 0);
+    let mut next = draw(rng, gap) as usize;
     for (tick, rate) in life.rate.iter_mut().enumerate() {
-        *rate *= a_week.powf(tick as f64 / (7 * DAY) as f64);
-    }
-    life
-}
-
-/// A sum of noises that last a minute, an hour and ten hours: it has no longest memory that a day would show.
-pub(super) fn drifting(rng: &mut Pcg64Mcg) -> Life {
-    let mut life = Life::flat(log_uniform(rng, 3.0, 200.0));
-    let noise = [MINUTE, HOUR, 10 * HOUR].map(|memory| {
-        let keep = (-1.0 / memory as f64).exp();
-        let deviation = rng.random_range(0.03..0.15) * (1.0 - keep * keep).sqrt();
-        (keep, Normal::new(0.0, deviation).expect("a deviation"))
-    });
-    let mut states = [0.0_f64; 3];
-    for rate in &mut life.rate {
-        for (state, (keep, step)) in states.iter_mut().zip(noise) {
-            *state = keep * *state + draw(rng, step);
+        if tick == next {
+            (from, began) = (level, tick);
+            level *= log_uniform(rng, 0.8, 1.25);
+            next = tick + HOUR + draw(rng, gap) as usize;
         }
-        *rate *= states.iter().sum::<f64>().exp();
+        let part = ((tick - began) as f64 / (5 * MINUTE) as f64).min(1.0);
+        *rate *= (from + part * (level - from)) * draw(rng, noise);
     }
+    life.measure *= scale;
     life
 }
 
-/// Two levels, and hours in each of them, as with a partner that is there or not.
-pub(super) fn regimes(rng: &mut Pcg64Mcg) -> Life {
-    let mut life = Life::flat(log_uniform(rng, 2.0, 100.0));
-    let high = rng.random_range(1.5..3.0);
-    let stay = Exp::new(1.0 / (rng.random_range(2.0..12.0) * HOUR as f64)).expect("a rate");
-    let (mut tick, mut is_high) = (0, rng.random_bool(0.5));
-    while tick < TICKS {
-        let end = (tick + 1 + draw(rng, stay) as usize).min(TICKS);
-        if is_high {
-            life.rate[tick..end].iter_mut().for_each(|rate| *rate *= high);
-        }
-        (tick, is_high) = (end, !is_high);
-    }
-    life
-}
-
-/// A day and a night, nothing while the house is maintained one night of the week, and clocks that are put
-/// forward by an hour in the second week.
-pub(super) fn maintained(first: usize, rng: &mut Pcg64Mcg) -> Life {
-    let mut life = daily(rng);
-    let change = TICKS / 2 - TICKS / 2 % DAY + 2 * HOUR;
-    life.rate[change..].rotate_left(HOUR);
-    let (day, hour) = (rng.random_range(0..7), rng.random_range(0..5));
-    let length = rng.random_range(HOUR / 2..3 * HOUR);
+/// By day a few messages, at once, now and then.
+pub(super) fn rare(rng: &mut Pcg64Mcg) -> Life {
+    let mut life = Life::flat(0.0);
+    let a_tick = log_uniform(rng, 0.003, 0.05);
+    let depth = rng.random_range(0.3..1.0);
+    let shape = day_shape(rng, depth);
+    let more = Geometric::new(rng.random_range(0.4..1.0)).expect("a chance");
     for tick in 0..TICKS {
-        let since = (tick % DAY).checked_sub(hour * HOUR);
-        if weekday(tick, first) == day && since.is_some_and(|since| since < length) {
-            life.rate[tick] = 0.0;
+        for _ in 0..poisson(rng, a_tick * shape[tick % DAY]) {
+            life.extra[tick] += 1 + rand_distr::Distribution::sample(&more, rng).min(20) as u32;
         }
     }
+    life.measure = f64::from(life.extra.iter().sum::<u32>()) / TICKS as f64;
     life
 }
 
-/// A job on weekdays, some minutes early or late, which sometimes fails and is tried again; and little between.
-pub(super) fn jittery(first: usize, rng: &mut Pcg64Mcg) -> Life {
-    let mut life = Life::flat(log_uniform(rng, 0.05, 1.0));
-    let per_day = [1, 2, 4, 24][rng.random_range(0..4)];
-    let phase = rng.random_range(0..DAY / per_day);
-    let size = log_uniform(rng, 30.0, 600.0);
-    let spread = LogNormal::new(0.0, 0.2).expect("a deviation");
-    let late = Exp::new(1.0 / (2 * MINUTE) as f64).expect("a rate");
-    let retries = Geometric::new(0.8).expect("a chance");
-    for due in (phase..TICKS).step_by(DAY / per_day) {
-        if weekday(due, first) >= 5 {
-            continue;
-        }
-        let mut start = due + draw(rng, late).min(5.0 * MINUTE as f64) as usize;
-        for _ in 0..=rand_distr::Distribution::sample(&retries, rng).min(3) {
-            if start < TICKS {
-                let total = size * draw(rng, spread);
-                life.extra[start] += poisson(rng, total);
+/// A day and a night, and one or two long jobs each night, of ten to forty minutes, some minutes early or late; now and
+/// then one is left out.
+pub(super) fn nightly(rng: &mut Pcg64Mcg) -> Life {
+    let mut life = daily(rng);
+    for _ in 0..rng.random_range(1..3) {
+        let at = rng.random_range(0..6 * HOUR);
+        let ticks = rng.random_range(10 * MINUTE..40 * MINUTE);
+        let height = life.measure * log_uniform(rng, 0.5, 5.0);
+        let early = Normal::new(0.0, (3 * MINUTE) as f64).expect("a deviation");
+        for night in (0..TICKS).step_by(DAY) {
+            let start = (night + at).saturating_add_signed(draw(rng, early) as isize);
+            if rng.random_bool(0.95) {
+                let end = (start + ticks).min(TICKS);
+                life.rate[start.min(end)..end]
+                    .iter_mut()
+                    .for_each(|rate| *rate += height);
             }
-            start += 5 * MINUTE;
         }
     }
-    life.measure = size / (DAY / per_day) as f64;
     life
 }
