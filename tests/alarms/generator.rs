@@ -112,7 +112,7 @@ impl Kind {
         Self::Jittery,
         Self::Crowded,
     ];
-    /// The kinds that were written after it was finished.
+    /// The kinds for which nothing was changed.
     pub const FRESH: [Self; 3] = [Self::Upgraded, Self::Rare, Self::Nightly];
 }
 

@@ -1,4 +1,4 @@
-//! Kinds of flow that were written after the detector's last change: nothing was tuned on them.
+//! Kinds of flow for which nothing in the detector was changed, nor tuned.
 
 use rand::RngExt;
 use rand_distr::{Exp, Gamma, Geometric, Normal};
