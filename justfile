@@ -49,8 +49,12 @@ diff-nightly:
     EXOCOM_DIFF_PAIRS=1000000 cargo test --release --lib review::tests::brute_force
 
 # What the detectors of alarms are worth, into docs/alarms.md: some minutes. EXOCOM_NAB names the folder of the NAB data.
-alarms-report:
-    cargo test --profile sim --test alarms -- --ignored report --nocapture
+alarms-report: alarms-report-metrics
+    cargo test --profile sim --test alarms -- --ignored report::of_counts --nocapture
+
+# The same of the detector of metrics alone: a minute.
+alarms-report-metrics:
+    cargo test --profile sim --test alarms -- --ignored report::of_metrics --nocapture
 
 # 5,000 handshakes begun and not finished: what others notice, and how long a newcomer takes.
 flood:

@@ -25,7 +25,7 @@ pub enum AlarmKind {
     Missed,
     /// A value beyond what was seen so far.
     Value,
-    /// A mean that left its range, or a trend.
+    /// Values that keep off their hours of the day, or drift away from them.
     Level,
     /// Values that jump about more than they did, or hardly any more.
     Noise,
@@ -246,7 +246,7 @@ impl fmt::Display for Words<'_> {
             AlarmKind::Value | AlarmKind::Level | AlarmKind::Noise | AlarmKind::Hour | AlarmKind::Shape => {
                 let scale = Scale::of(*unit, seen.abs());
                 let what = match kind {
-                    AlarmKind::Level => "on the mean ",
+                    AlarmKind::Level => "by now ",
                     AlarmKind::Noise => "changes by ",
                     AlarmKind::Hour => "at this hour ",
                     AlarmKind::Shape => "unlike before ",

@@ -12,6 +12,7 @@ mod counts;
 mod generator;
 mod judge;
 mod load;
+mod metrics;
 mod nab;
 mod report;
 mod yardsticks;

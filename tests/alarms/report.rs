@@ -3,23 +3,36 @@
 use std::fs;
 use std::path::Path;
 
-use super::{counts, nab};
+use super::{counts, metrics, nab};
 
 const BEGIN: &str = "<!-- measured: just alarms-report -->";
+/// From here on it is of metrics.
+const METRICS: &str = "<!-- measured: just alarms-report-metrics -->";
 const END: &str = "<!-- end of measured -->";
 
 /// Replaces what stands between the marks.
 #[test]
 #[ignore = "minutes, and writes docs/alarms.md: `just alarms-report`"]
-fn write() {
+fn of_counts() {
+    write(BEGIN, METRICS, &counts::full_report());
+}
+
+/// As above, of metrics alone.
+#[test]
+#[ignore = "a minute, and writes docs/alarms.md: `just alarms-report-metrics`"]
+fn of_metrics() {
+    let (recorded, made_up) = (nab::report(), metrics::report());
+    let text = format!(
+        "### Metrics: the Numenta Anomaly Benchmark, its dev half\n\n{recorded}\n### Metrics: made up series\n\n{made_up}"
+    );
+    write(METRICS, END, &text);
+}
+
+fn write(begin: &str, end: &str, measured: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alarms.md");
     let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page has the mark");
-    let (_, after) = rest.split_once(END).expect("the page has the mark");
-    let counts = counts::full_report();
-    let recorded = nab::report();
-    let measured =
-        format!("{counts}\n### Metrics: the Numenta Anomaly Benchmark, its dev half\n\n{recorded}");
+    let (before, rest) = page.split_once(begin).expect("the page has the mark");
+    let (_, after) = rest.split_once(end).expect("the page has the mark");
     println!("{measured}");
-    fs::write(&path, format!("{before}{BEGIN}\n\n{measured}\n{END}{after}")).unwrap();
+    fs::write(&path, format!("{before}{begin}\n\n{measured}\n{end}{after}")).unwrap();
 }

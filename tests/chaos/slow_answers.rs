@@ -72,7 +72,7 @@ fn learned(now_unix_s: u64) -> Vec<u8> {
     assert_eq!(desk.poll(), [], "nothing is unusual");
     let learned = desk.learned();
     let sum = crc32fast::hash(&learned);
-    [b"EXOALRM4".as_slice(), &learned, &sum.to_le_bytes()].concat()
+    [b"EXOALRM5".as_slice(), &learned, &sum.to_le_bytes()].concat()
 }
 
 /// What `exocom alarms list …` says.

@@ -4,7 +4,12 @@
 //! where one leaves its range by more than is ordinary for it. Counts have a detector of their own.
 
 mod detector;
+mod hours;
+mod patience;
 mod range;
 mod sample;
+mod views;
 
-pub use detector::{MetricDetector, Onset, Reading, Tuning, View};
+pub use detector::MetricDetector;
+pub use patience::{Onset, Patience, Reading, Tuning};
+pub use views::{Look, Looks, View, Views};
