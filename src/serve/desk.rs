@@ -254,7 +254,6 @@ impl Desk {
         remove(&mark)
     }
 
-    /// A policy that came from its files waits for nobody.
     /// What waits to be confirmed, and until when.
     pub(super) fn unconfirmed(&self) -> Option<UnconfirmedStatus> {
         let state = self.state.lock();
@@ -264,6 +263,7 @@ impl Desk {
         })
     }
 
+    /// A policy that came from its files waits for nobody.
     pub(super) fn forget_unconfirmed(&self) {
         self.state.lock().unconfirmed = None;
     }
