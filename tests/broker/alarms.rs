@@ -4,12 +4,11 @@
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use exocom::traffic::desk::Desk;
 use exocom::traffic::flow::{FlowKey, FlowTotals};
-use exocom::traffic::pace::Pace;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::learned::{TICK_S, learned};
 use crate::support::{Broker, EXOCOM, PATIENCE, wait_until};
 
 const POLICY: &str = r#"
@@ -26,7 +25,6 @@ receives = ["ping"]
 kind = "event"
 "#;
 
-const TICK_S: u64 = 10;
 /// Messages a second, usually and in the burst.
 const USUAL: u32 = 10;
 const BURST: u32 = 300;
@@ -38,30 +36,20 @@ fn unix_ms() -> u64 {
 }
 
 /// What a broker has learned in three days of this flow.
-fn learned() -> Vec<u8> {
-    let now = unix_ms() / 1_000 / TICK_S;
-    let mut desk = Desk::new(Pace::new(TICK_S as u32));
+fn usual() -> Vec<u8> {
     let key = FlowKey {
         sender: "web".into(),
         message: "ping".into(),
         receiver: Some("todos".into()),
     };
-    let mut number = None;
-    for tick in now - 3 * 8_640..now {
-        let chance = (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 21;
+    learned(&key, unix_ms() / 1_000 / TICK_S, |chance| {
         let messages = u64::from(USUAL) * TICK_S - 10 + chance;
-        let more = FlowTotals {
+        FlowTotals {
             messages,
             bytes: 4 * messages,
             ..FlowTotals::default()
-        };
-        desk.handle_flow(&mut number, &more, || key.clone());
-        desk.handle_tick(tick);
-    }
-    assert_eq!(desk.poll(), [], "nothing is unusual");
-    let learned = desk.learned();
-    let sum = crc32fast::hash(&learned);
-    [b"EXOALRM5".as_slice(), &learned, &sum.to_le_bytes()].concat()
+        }
+    })
 }
 
 /// `exocom alarms …` of a broker: its output.
@@ -92,7 +80,7 @@ fn all(broker: &Broker) -> Vec<Value> {
 async fn a_burst_is_one_alarm_with_the_right_numbers() {
     let mut broker = Broker::dev(POLICY);
     assert!(broker.stop());
-    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    fs::write(broker.path("state/alarms"), usual()).expect("the broker made the folder");
     let broker = broker.restart();
     let (web, todos) = (broker.client("web").await, broker.client("todos").await);
     let _events = todos.subscribe("ping").await.unwrap();
@@ -173,7 +161,7 @@ async fn a_burst_is_one_alarm_with_the_right_numbers() {
 async fn a_burst_of_refused_handshakes_is_an_alarm_of_its_address() {
     let mut broker = Broker::dev(POLICY);
     assert!(broker.stop());
-    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    fs::write(broker.path("state/alarms"), usual()).expect("the broker made the folder");
     let broker = broker.restart();
     // The first tick after a start only says where counting begins.
     let first_ms = (unix_ms() / 1_000 / TICK_S + 1) * TICK_S * 1_000 + 500;
@@ -223,7 +211,7 @@ async fn the_policy_turns_alarms_off_while_they_are_open() {
     };
     let mut broker = Broker::dev(&policy("", ""));
     assert!(broker.stop());
-    fs::write(broker.path("state/alarms"), learned()).expect("the broker made the folder");
+    fs::write(broker.path("state/alarms"), usual()).expect("the broker made the folder");
     let broker = broker.restart();
     let web = broker.client("web").await;
     let misbehave = async || {

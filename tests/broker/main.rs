@@ -24,6 +24,7 @@ mod forged_headers;
 mod hostile;
 mod identity;
 mod late_replies;
+mod learned;
 mod limits;
 mod live;
 mod nats_server;

@@ -14,6 +14,9 @@ mod disk_full;
 #[cfg(target_os = "linux")]
 mod failed_sync;
 mod kills;
+#[cfg(target_os = "linux")]
+#[path = "../broker/learned.rs"]
+mod learned;
 mod overload;
 #[cfg(target_os = "linux")]
 mod shim;

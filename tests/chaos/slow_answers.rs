@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use exocom::traffic::desk::Desk;
 use exocom::traffic::flow::{FlowKey, FlowTotals};
-use exocom::traffic::pace::Pace;
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use crate::learned::{TICK_S, learned};
 use crate::shim::Shim;
 use crate::support::{Broker, EXOCOM, PATIENCE};
 
@@ -32,7 +31,6 @@ receives = ["todos.list"]
 reply-within = "1s"
 "#;
 
-const TICK_S: u64 = 10;
 /// Response times are means over so long.
 const POINT_S: u64 = 300;
 /// How long before the end of one the broker starts: a tick to begin with, and two in which it is slow.
@@ -48,31 +46,21 @@ fn unix_s() -> u64 {
 }
 
 /// What a broker has learned in three days of 10 requests a second, up to the last mean before a time.
-fn learned(now_unix_s: u64) -> Vec<u8> {
-    let now = now_unix_s / POINT_S * POINT_S / TICK_S;
-    let mut desk = Desk::new(Pace::new(TICK_S as u32));
+fn usual(now_unix_s: u64) -> Vec<u8> {
     let key = FlowKey {
         sender: "web".into(),
         message: "todos.list".into(),
         receiver: Some("todos".into()),
     };
-    let mut number = None;
-    for tick in now - 3 * 8_640..now {
-        let chance = (tick.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 21;
+    learned(&key, now_unix_s / POINT_S * POINT_S / TICK_S, |chance| {
         let messages = 90 + chance;
-        let more = FlowTotals {
+        FlowTotals {
             messages,
             responses: messages,
             response_us_sum: messages * (USUAL_US + 100 * chance),
             ..FlowTotals::default()
-        };
-        desk.handle_flow(&mut number, &more, || key.clone());
-        desk.handle_tick(tick);
-    }
-    assert_eq!(desk.poll(), [], "nothing is unusual");
-    let learned = desk.learned();
-    let sum = crc32fast::hash(&learned);
-    [b"EXOALRM5".as_slice(), &learned, &sum.to_le_bytes()].concat()
+        }
+    })
 }
 
 /// What `exocom alarms list …` says.
@@ -118,7 +106,7 @@ async fn a_receiver_that_grows_slow_and_then_silent_is_an_alarm_each() {
     let clock = || shim.with("SHIM_CLOCK_S", format!("-{}", behind_s()));
     let mut broker = Broker::dev_at(POLICY, "127.0.0.1:0", clock());
     assert!(broker.stop());
-    let history = learned(unix_s() - behind_s());
+    let history = usual(unix_s() - behind_s());
     fs::write(broker.path("state/alarms"), history).expect("the broker made the folder");
     let broker = broker.restart_with(clock());
 
