@@ -34,3 +34,12 @@ pub fn print_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()>
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
 }
+
+/// Whether nothing is wrong but that whoever read our output, such as `head`, has had enough of it.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = match error.downcast_ref::<serde_json::Error>() {
+        Some(error) => error.io_error_kind(),
+        None => error.downcast_ref::<io::Error>().map(io::Error::kind),
+    };
+    kind == Some(io::ErrorKind::BrokenPipe) && error.chain().count() == 1
+}

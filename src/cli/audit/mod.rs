@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use crate::audit::key::PublicKey;
+use crate::cli::answer::is_broken_pipe;
 use crate::cli::serve::read_config;
 use crate::disk::audit::Archive;
 
@@ -86,10 +87,13 @@ pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> anyhow
 
 /// Where nothing could be checked the exit code is not that of a log that was changed.
 fn verdict(checked: anyhow::Result<ExitCode>, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    checked.or_else(|error| {
-        writeln!(err, "exocom: {error:#}")?;
-        Ok(ExitCode::from(UNCHECKED))
-    })
+    match checked {
+        Err(error) if !is_broken_pipe(&error) => {
+            writeln!(err, "exocom: {error:#}")?;
+            Ok(ExitCode::from(UNCHECKED))
+        }
+        checked => checked,
+    }
 }
 
 impl Where {

@@ -239,3 +239,21 @@ fn what_cannot_be_read_is_no_verdict() {
     });
     assert_eq!(compare(), Some(1), "history is another one");
 }
+
+#[test]
+fn whoever_has_read_enough_of_a_verdict_is_told_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path(), 3, |_, entry| entry);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(EXOCOM)
+        .args(["audit", "verify", "log", "--key", "key"])
+        .current_dir(folder.path())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*told), (Some(1), ""));
+}
